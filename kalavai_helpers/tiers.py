@@ -1,0 +1,174 @@
+"""Tiers: one dial that sets model, text, training length and hardware for a whole run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PUBLISHED_SEEDS = (42, 137, 2026)
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Everything that distinguishes one size of run from another.
+
+    Parameters
+    ----------
+    name, purpose
+        How the tier is called and whom it serves.
+    hub_id, revision
+        Checkpoint to start from; ``None`` means that the base is trained in the run.
+    corpora
+        Default text source (see :mod:`kalavai_helpers.corpora`).
+    vocab_size, hidden_size, n_layers, n_heads
+        Shape of a base trained in the run (GPT-NeoX, the Pythia architecture).
+    seq_len
+        Tokens in a training or evaluation window (T).
+    batch_size
+        Windows in one optimiser step.
+    base_steps, base_lr, specialist_steps, specialist_lr
+        Optimiser steps and peak learning rate.
+    frozen_layers
+        k: embedding and first k blocks stay as in the base (protocol.md section 2).
+    train_bytes, heldout_bytes
+        Upper bound of UTF-8 bytes a domain for training and for evaluation.
+    router_steps
+        Steps of the published SGD router (500 in the paper).
+    n_seeds
+        Seeds a chapter repeats its main result over.
+    min_gpu_gb
+        GPU memory the tier needs; 0 runs on a CPU.
+    """
+
+    name: str
+    purpose: str
+    corpora: str = "builtin"
+    hub_id: str | None = None
+    revision: str | None = None
+    vocab_size: int = 1024
+    hidden_size: int = 64
+    n_layers: int = 4
+    n_heads: int = 4
+    seq_len: int = 128
+    batch_size: int = 16
+    base_steps: int = 600
+    base_lr: float = 3e-3
+    specialist_steps: int = 200
+    specialist_lr: float = 1.5e-3
+    frozen_layers: int = 1
+    train_bytes: int = 1_500_000
+    heldout_bytes: int = 90_000
+    router_steps: int = 500
+    n_seeds: int = 3
+    min_gpu_gb: int = 0
+
+    def recipe(self) -> dict[str, Any]:
+        """Fields that change a cooperative, for fingerprints and recorded runs."""
+        aside = ("name", "purpose", "corpora", "n_seeds", "min_gpu_gb")
+        return {key: value for key, value in asdict(self).items() if key not in aside}
+
+    def seeds(self, first: int) -> tuple[int, ...]:
+        """Seeds of a run: ``first``, then the published ones that are left."""
+        return (first, *(seed for seed in PUBLISHED_SEEDS if seed != first))[: self.n_seeds]
+
+    def device(self) -> tuple[torch.device, torch.dtype, str]:
+        """Device and compute dtype of this machine for this tier, with the reason.
+
+        Raises
+        ------
+        RuntimeError
+            If the tier needs more GPU memory than the machine has.
+        """
+        import torch
+
+        if torch.cuda.is_available():
+            found_gb = torch.cuda.get_device_properties(0).total_memory / 2**30
+            if found_gb < self.min_gpu_gb:
+                raise RuntimeError(self._too_small(f"found {found_gb:.0f} GB"))
+            if torch.cuda.is_bf16_supported():
+                return torch.device("cuda"), torch.bfloat16, "GPU with bf16: autocast, fp32 weights"
+            return torch.device("cuda"), torch.float32, "GPU without bf16: float32"
+        if self.min_gpu_gb:
+            raise RuntimeError(self._too_small("found none"))
+        return torch.device("cpu"), torch.float32, "no GPU: float32 on the CPU"
+
+    def _too_small(self, found: str) -> str:
+        fits = [t.name for t in TIERS.values() if t.min_gpu_gb < self.min_gpu_gb]
+        return (
+            f"Tier '{self.name}' needs {self.min_gpu_gb} GB of GPU memory, {found}: "
+            f"use --tier {fits[-1]}"
+        )
+
+
+_CI = Tier(name="ci", purpose="readers' default and CI regression: two CPU cores, minutes")
+_LAPTOP = replace(
+    _CI,
+    name="laptop",
+    purpose="the recorded runs that the book shows: about an hour on a CPU",
+    vocab_size=4096,
+    hidden_size=160,
+    n_layers=6,
+    n_heads=5,
+    seq_len=256,
+    base_steps=1200,
+    base_lr=2e-3,
+    specialist_steps=300,
+    specialist_lr=1e-3,
+    frozen_layers=3,
+    train_bytes=4_000_000,
+    heldout_bytes=400_000,
+    n_seeds=1,
+)
+_PYTHIA = replace(
+    _CI,
+    name="pythia-410m",
+    purpose="students' replication of the main published result",
+    corpora="hub",
+    hub_id="EleutherAI/pythia-410m",
+    revision="step10000",
+    seq_len=512,
+    batch_size=8,
+    base_steps=0,
+    specialist_steps=2000,
+    specialist_lr=2e-5,
+    frozen_layers=4,
+    train_bytes=15_000_000,
+    heldout_bytes=800_000,
+    min_gpu_gb=24,
+)
+TIERS = {
+    tier.name: tier
+    for tier in (
+        _CI,
+        _LAPTOP,
+        _PYTHIA,
+        replace(_PYTHIA, name="pythia-1b", hub_id="EleutherAI/pythia-1b", min_gpu_gb=40),
+        replace(
+            _PYTHIA,
+            name="pythia-6.9b",
+            hub_id="EleutherAI/pythia-6.9b",
+            specialist_steps=1000,
+            specialist_lr=1e-5,
+            frozen_layers=6,
+            min_gpu_gb=80,
+        ),
+    )
+}
+NAMES = tuple(TIERS)
+
+
+def get(name: str) -> Tier:
+    """Look a tier up by name.
+
+    Raises
+    ------
+    ValueError
+        If the name is not a tier; the valid ones are listed.
+    """
+    try:
+        return TIERS[name]
+    except KeyError:
+        raise ValueError(f"Unknown tier {name!r}: choose one of {', '.join(NAMES)}") from None

@@ -1,0 +1,86 @@
+"""Files appear whole or not at all; what cannot be read is named, set aside and rebuilt."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from kalavai_helpers import artifacts
+
+
+def test_tensors_and_metadata_come_back(tmp_path):
+    path = artifacts.save_tensors(tmp_path / "a.safetensors", {"w": torch.arange(3)}, {"step": 7})
+    tensors, metadata = artifacts.load_tensors(path)
+    assert tensors["w"].tolist() == [0, 1, 2]
+    assert metadata == {"step": 7}
+    assert artifacts.load_tensors(tmp_path / "missing.safetensors") is None
+
+
+@pytest.mark.parametrize("keep", [0, 4, 40, -1])
+def test_a_truncated_file_is_named_and_set_aside(tmp_path, keep):
+    path = artifacts.save_tensors(tmp_path / "a.safetensors", {"w": torch.ones(64)}, {})
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    with pytest.warns(artifacts.CorruptArtifactWarning, match=r"a\.safetensors"):
+        assert artifacts.load_tensors(path) is None
+    assert not path.exists()
+    assert path.with_name("a.safetensors.corrupt").exists()
+
+
+def test_broken_json_is_set_aside(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"half": ')
+    with pytest.warns(artifacts.CorruptArtifactWarning):
+        assert artifacts.read_json(path) is None
+    assert path.with_name("a.json.corrupt").exists()
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary(tmp_path):
+    path = artifacts.write_bytes(tmp_path / "a.bin", b"old")
+
+    def fail(temporary):
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        artifacts.write_atomic(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path):
+    def full(temporary):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left to write a\.bin.*KALAVAI_STORE"):
+        artifacts.write_atomic(tmp_path / "a.bin", full)
+
+
+def test_a_really_full_device_is_a_clear_error():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs Linux's /dev/full")
+
+    def full(temporary):
+        with open("/dev/full", "wb") as device:
+            device.write(b"x" * 10_000)
+
+    with pytest.raises(OSError, match="nothing that was there is lost"):
+        artifacts.write_atomic(artifacts.store() / "probe.bin", full)
+
+
+def test_code_digest_ignores_comments_and_docstrings(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "PACKAGE", tmp_path)
+    module = tmp_path / "m.py"
+    digests = []
+    for source in ("def f():\n    return 1\n", 'def f():\n    """Doc."""\n    return 1  # why\n'):
+        module.write_text(source)
+        digests.append(artifacts.code_digest(["m"]))
+    assert digests[0] == digests[1]
+    module.write_text("def f():\n    return 2\n")
+    assert artifacts.code_digest(["m"]) != digests[0]
+
+
+def test_fingerprints_depend_on_content_not_on_key_order():
+    assert artifacts.fingerprint({"a": 1, "b": 2}) == artifacts.fingerprint({"b": 2, "a": 1})
+    assert artifacts.fingerprint({"a": 1}) != artifacts.fingerprint({"a": 2})

@@ -1,0 +1,56 @@
+"""The environment files say the same as pyproject.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from kalavai_helpers import artifacts, environment
+
+PYPROJECT = """\
+[project]
+name = "small"
+requires-python = ">=3.11"
+dependencies = ["packaging>=23,<100", "numpy>=1"]
+[project.optional-dependencies]
+test = ["pytest>=8"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    environment.write(tmp_path, refreeze=True)
+    return tmp_path
+
+
+def test_no_drift_in_the_repository():
+    assert environment.drift(artifacts.PACKAGE.parent) == []
+
+
+def test_environment_lists_every_requirement_once(project):
+    text = (project / "environment.yml").read_text()
+    for line in ("numpy>=1", "packaging>=23,<100", "pytest>=8", "--constraint constraints.txt"):
+        assert text.count(f"      - {line}\n") == 1
+    assert "name: kalavai-book" in text
+    assert "  - python>=3.11\n" in text
+
+
+def test_freezing_follows_requirements_and_drops_build_tags(project):
+    pins = environment.constraints(project)
+    assert {"packaging", "numpy", "pytest", "pluggy"} <= set(pins)
+    assert not environment.INSTALLERS & set(pins)
+    assert not any("+" in version for version in pins.values())
+
+
+def test_drift_is_named(project):
+    assert environment.drift(project) == []
+    changed = PYPROJECT.replace("numpy>=1", "numpy>=99").replace('"pytest>=8"', '"tox"')
+    (project / "pyproject.toml").write_text(changed)
+    problems = "\n".join(environment.drift(project))
+    assert "environment.yml" in problems
+    assert "pins numpy" in problems
+    assert "does not pin tox" in problems
+
+
+def test_torch_pin_leaves_the_build_to_the_user():
+    assert environment.constraints(artifacts.PACKAGE.parent)["torch"] == "2.13.0"

@@ -1,0 +1,100 @@
+"""The package as a whole: quick to import, small files, plain errors on the command line."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kalavai_helpers import __main__, artifacts
+
+ROOT = artifacts.PACKAGE.parent
+MODULES = sorted(artifacts.PACKAGE.glob("*.py"))
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_import_takes_at_most_a_second_and_leaves_torch_alone():
+    began = time.perf_counter()
+    done = python("-c", "import kalavai_helpers, sys; print('torch' in sys.modules)")
+    assert time.perf_counter() - began < 1.0
+    assert done.stdout.strip() == "False"
+
+
+def test_command_line_starts_without_the_heavy_libraries():
+    heavy = ["torch", "transformers", "papermill", "pandas", "plotly", "jupytext"]
+    code = f"import kalavai_helpers.__main__, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_no_module_outgrows_one_sitting(module):
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 320
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_every_module_says_what_it_is(module):
+    assert module.read_text(encoding="utf-8").startswith('"""')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["execute", "--tier", "tiny"], ["'tiny'", "ci", "laptop"]),
+        (["execute", "--chapter", "99_none"], ["'99_none'", "chapters are"]),
+        (["check", "--tier", "tiny"], ["'tiny'", "ci"]),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments, words, capsys):
+    assert __main__.main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    for word in words:
+        assert word in error
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="tiny"):
+        __main__.main(["--debug", "execute", "--tier", "tiny"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["execute", "--cell-timeout", "-1"], ["execute", "-p", "3=4"], ["execute", "--seed", "x"], []],
+)
+def test_usage_errors_exit_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(arguments)
+    assert caught.value.code == 2
+
+
+def test_parameters_become_python_values():
+    options = __main__.parser().parse_args(
+        ["execute", "-p", "steps=3", "-p", "name=fine", "--chapter", "a", "b", "--chapter", "c"]
+    )
+    assert dict(options.parameter) == {"steps": 3, "name": "fine"}
+    assert options.chapter == ["a", "b", "c"]
+
+
+def test_interrupt_is_reported_as_such(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "_check", interrupted)
+    assert __main__.main(["check"]) == 130
+    assert "kept" in capsys.readouterr().err
+
+
+def test_readme_names_only_targets_that_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`make ([a-z]+)", (ROOT / page).read_text(encoding="utf-8")))
+        assert named
+        assert named <= targets, page
