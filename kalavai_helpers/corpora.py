@@ -1,0 +1,234 @@
+"""Text: domains to documents, to document-level splits.
+
+Sources are named by a spec: ``builtin`` (offline, always there), ``folder:PATH`` (one
+``DOMAIN.jsonl.xz`` or ``DOMAIN.jsonl`` a domain, objects with ``text`` and optionally
+``source``), ``folder-open:PATH`` (the same, restricted to sources whose licence lets derived
+weights be shipped, see ``data/licences.json``) and ``hub`` (the published data sets).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from . import artifacts, builtin_text, hub_text
+
+SPLITS = {"base": 0.15, "train": 0.60, "router": 0.10, "heldout": 0.15}
+"""Shares of a domain's text: trace for the base, specialist, router fitting, evaluation."""
+
+MAIN_DOMAINS = ("code", "science", "fiction")
+"""The domains of the published main experiment."""
+
+MIN_DOCUMENTS = 2 * len(SPLITS)
+BUILTIN_MODULES = tuple(sorted(path.stem for path in artifacts.PACKAGE.glob("builtin_*.py")))
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used: says which file, where in it, and what to do."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, the unit of splitting, of intervals and of routing bounds."""
+
+    id: str
+    domain: str
+    text: str
+    source: str
+
+
+def domains(spec: str) -> list[str]:
+    """Domains a source offers, ``general`` (the base mix) left out."""
+    kind, path = _parse(spec)
+    if kind == "builtin":
+        names = set(builtin_text.DOMAINS)
+    elif kind == "hub":
+        names = set(hub_text.DATASETS)
+    else:
+        names = {file.name.split(".jsonl")[0] for file in path.glob("*.jsonl*")}
+        if kind == "folder-open":
+            names = {name for name in names if len(_read_open(path, name)) >= MIN_DOCUMENTS}
+    return sorted(names - {"general"})
+
+
+@lru_cache(maxsize=64)
+def load(spec: str, domain: str) -> tuple[Document, ...]:
+    """All documents of a domain, in a fixed order.
+
+    Raises
+    ------
+    CorpusError
+        Unknown source or domain (the valid ones are listed), missing folder, empty or
+        undecodable file, malformed line.
+    """
+    kind, path = _parse(spec)
+    if domain != "general" and domain not in domains(spec):
+        raise CorpusError(
+            f"Unknown domain {domain!r} in {spec}: choose from {', '.join(domains(spec))}"
+        )
+    if kind == "builtin":
+        pairs = _cached_builtin(domain)
+    elif kind == "hub":
+        pairs = hub_text.documents(domain)
+    else:
+        pairs = _read_folder(path, domain) if kind == "folder" else _read_open(path, domain)
+    documents = {}
+    for text, source in pairs:
+        if text.strip():
+            key = f"{domain}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            documents[key] = Document(key, domain, text, source)
+    if not documents:
+        raise CorpusError(f"{spec} has no usable document for domain {domain!r}")
+    return tuple(documents.values())
+
+
+def choose(spec: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The wanted domains where a source offers all of them, else the first it does offer.
+
+    So a chapter written for code, science and fiction also runs on a folder of other domains.
+    """
+    offered = domains(spec)
+    if set(wanted) <= set(offered):
+        return wanted
+    if len(offered) < 2:
+        raise CorpusError(f"{spec} offers {offered or 'no domain'}: a cooperative needs at least 2")
+    return tuple(offered[: len(wanted)])
+
+
+def base_mix(spec: str, max_bytes: int, trace: float = 0.4) -> list[Document]:
+    """What a base is trained on: ``general`` text and a trace of every domain of the source.
+
+    The trace (a share of the bytes, split evenly over the domains) stands for what the Pile gives
+    Pythia: a base that never saw a script has absurd losses on it. Without ``general`` text the
+    mix is the traces alone.
+    """
+    offered = domains(spec)
+    general = list(load(spec, "general")) if _has_general(spec) else []
+    trace = trace if general else 1.0
+    mix = capped(general, int(max_bytes * (1 - trace))) if general else []
+    for domain in offered:
+        mix += capped(split(spec, domain)["base"], int(max_bytes * trace / len(offered)))
+    return mix
+
+
+def split(spec: str, domain: str) -> dict[str, list[Document]]:
+    """Documents by role: ``base``, ``train``, ``router``, ``heldout``; no text in two roles.
+
+    Pieces of one source file (chapters of a book, functions of a module) stay together. A source
+    with more than 5 % of the domain is a list of independent documents and is split by document.
+    The order is a hash of the source name: new text moves nothing that was there.
+    """
+    documents = load(spec, domain)
+    total = sum(len(document.text) for document in documents)
+    size: dict[str, int] = {}
+    for document in documents:
+        size[document.source] = size.get(document.source, 0) + len(document.text)
+    groups: dict[str, list[Document]] = {}
+    for document in documents:
+        large = size[document.source] > 0.05 * total
+        groups.setdefault(document.id if large else document.source, []).append(document)
+
+    def order(key: str) -> str:
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    # Each group goes to the role that is furthest below its share, so that even a handful of
+    # groups reaches every role; roles are tried in the order of SPLITS.
+    parts: dict[str, list[Document]] = {role: [] for role in SPLITS}
+    filled = dict.fromkeys(SPLITS, 0)
+    for key in sorted(groups, key=order):
+        role = min(SPLITS, key=lambda name: filled[name] / SPLITS[name])
+        parts[role] += groups[key]
+        filled[role] += sum(len(document.text) for document in groups[key])
+    empty = [role for role in SPLITS if not parts[role]]
+    if empty:
+        raise CorpusError(
+            f"{spec} domain {domain!r}: {len(documents)} documents are too few to fill the "
+            f"{', '.join(empty)} split; give at least {MIN_DOCUMENTS} documents"
+        )
+    return parts
+
+
+def capped(documents: list[Document], max_bytes: int) -> list[Document]:
+    """Leading documents up to a budget of UTF-8 bytes, taken evenly over the list."""
+    sizes = [len(document.text.encode()) for document in documents]
+    keep = min(1.0, max_bytes / max(1, sum(sizes)))
+    chosen, due = [], 0.0
+    for document in documents:
+        due += keep
+        if due >= 1.0 or keep == 1.0:
+            chosen.append(document)
+            due -= 1.0
+    return chosen or documents[:1]
+
+
+def _parse(spec: str) -> tuple[str, Path]:
+    kind, _, path = spec.partition(":")
+    if kind not in ("builtin", "folder", "folder-open", "hub") or bool(path) != ("folder" in kind):
+        raise CorpusError(
+            f"Unknown text source {spec!r}: use builtin, folder:PATH, folder-open:PATH or hub"
+        )
+    if path and not Path(path).is_dir():
+        raise CorpusError(f"Corpus folder {path} does not exist: check --corpora {spec}")
+    return kind, Path(path)
+
+
+def _cached_builtin(domain: str) -> list[tuple[str, str]]:
+    # Generating takes seconds (parsing docstrings of installed packages): keep the result.
+    key = artifacts.fingerprint(
+        artifacts.code_digest(name for name in BUILTIN_MODULES),
+        sys.version,
+        artifacts.versions("babel", "numpy", "pandas", "torch"),
+    )
+    path = artifacts.store() / "text" / f"builtin-{domain}-{key}.json"
+    pairs = artifacts.read_json(path)
+    if pairs is None:
+        pairs = builtin_text.DOMAINS[domain]()
+        artifacts.write_json(path, pairs)
+    return [(text, source) for text, source in pairs]
+
+
+def _has_general(spec: str) -> bool:
+    kind, path = _parse(spec)
+    return kind == "builtin" or ("folder" in kind and any(path.glob("general.jsonl*")))
+
+
+def _read_open(folder: Path, domain: str) -> list[tuple[str, str]]:
+    licences = json.loads((artifacts.data() / "licences.json").read_text("utf-8"))
+    allowed = tuple(licences["open"])
+    return [pair for pair in _read_folder(folder, domain) if pair[1].startswith(allowed)]
+
+
+@lru_cache(maxsize=64)
+def _read_folder(folder: Path, domain: str) -> list[tuple[str, str]]:
+    files = (folder / f"{domain}.jsonl.xz", folder / f"{domain}.jsonl")
+    path = next((file for file in files if file.exists()), None)
+    if path is None:
+        raise CorpusError(f"{folder} has no {domain}.jsonl.xz: it is needed for {domain!r}")
+    pairs = []
+    try:
+        raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        lines = raw.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 (byte {error.start}): convert it, e.g. with iconv"
+        ) from None
+    except lzma.LZMAError as error:
+        raise CorpusError(f"{path} is not a readable xz file ({error}): copy it again") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+            pairs.append((item["text"], str(item.get("source") or f"{path.name}:{number}")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorpusError(
+                f"{path} line {number} is not a JSON object with a 'text' ({error!r})"
+            ) from None
+    if not pairs:
+        raise CorpusError(f"{path} is empty: it needs one JSON object a line with a 'text'")
+    return pairs
