@@ -1,0 +1,198 @@
+"""Specialists: a cooperative trained end to end, in parallel, from the store where it can.
+
+The protocol's first three steps: one base checkpoint, one fine-tuned copy a domain, nothing
+shared between them while they train.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import artifacts, corpora, models, packing, training
+from .tiers import Tier
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+BASE = "base"
+BASE_SEED = 42
+"""The base is one checkpoint for all seeds, as published; seeds vary the specialists."""
+
+CODE = ("corpora", "hub_text", "models", "packing", "specialists", "training")
+PROBE_WINDOWS = 16
+
+
+@dataclass(frozen=True)
+class Cooperative:
+    """Who takes part: tier, text source, domains (= contributors) and seed.
+
+    Everything else follows from these four and is read from the store or made on first use.
+    """
+
+    tier: Tier
+    corpora: str
+    domains: tuple[str, ...]
+    seed: int
+
+    @cached_property
+    def base_key(self) -> str:
+        """Fingerprint of everything that makes the base."""
+        mix = [d.id for d in self.base_documents] if self.tier.hub_id is None else []
+        return artifacts.fingerprint(
+            {k: v for k, v in self.tier.recipe().items() if not k.startswith("specialist")},
+            mix,
+            artifacts.code_digest(CODE),
+            artifacts.versions("torch", "transformers", "tokenizers"),
+        )
+
+    @cached_property
+    def base_documents(self) -> list[corpora.Document]:
+        """The base mix of the text source."""
+        return corpora.base_mix(self.corpora, 2 * self.tier.train_bytes)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Byte-level BPE of the base mix, or the published tokenizer."""
+        from tokenizers import Tokenizer
+
+        if self.tier.hub_id is not None:
+            return Tokenizer.from_pretrained(self.tier.hub_id, revision=self.tier.revision)
+        path = artifacts.store() / "tokenizers" / f"{self.base_key}.json"
+        if artifacts.read_json(path) is None:
+            made = packing.train_tokenizer(self.base_documents, self.tier.vocab_size)
+            artifacts.write_bytes(path, made.to_str().encode())
+        return Tokenizer.from_file(str(path))
+
+    def documents(self, domain: str, role: str) -> list[corpora.Document]:
+        """Documents of a domain in a role (``train``, ``router``, ``heldout``), within budget."""
+        budget = self.tier.train_bytes if role == "train" else self.tier.heldout_bytes
+        return corpora.capped(corpora.split(self.corpora, domain)[role], budget)
+
+    def windows(self, role: str, domain: str) -> packing.Windows:
+        """Evaluation windows of a domain's documents in a role."""
+        return packing.windows(self.documents(domain, role), self.tokenizer, self.tier.seq_len)
+
+    def path(self, name: str) -> Path:
+        """Where a model of the cooperative is stored."""
+        if name == BASE:
+            return artifacts.store() / "models" / f"base-{self.base_key}.safetensors"
+        key = artifacts.fingerprint(
+            self.base_key,
+            self.tier.recipe(),
+            [document.id for document in self.documents(name, "train")],
+            self.domains,  # probes on all of them are part of the stored history
+            self.seed,
+        )
+        return artifacts.store() / "models" / f"specialist-{name}-{key}.safetensors"
+
+    def fingerprint(self) -> str:
+        """Fingerprint of the base and all specialists, for what is derived from them."""
+        return artifacts.fingerprint([self.path(name).name for name in (BASE, *self.domains)])
+
+    def model(self, name: str) -> PreTrainedModel:
+        """Base, a specialist by domain, or ``weight_average`` of all specialists."""
+        if name == "weight_average":
+            return models.average([self.model(domain) for domain in self.domains])
+        if name == BASE:
+            return copy.deepcopy(self._base)
+        model = copy.deepcopy(self._base)
+        model.load_state_dict(self._saved(name)[0])
+        return model.eval()
+
+    def history(self, name: str) -> training.History:
+        """Training curve of the base or of a specialist."""
+        return training.History(**self._saved(name)[1]["history"])
+
+    def _saved(self, name: str) -> tuple[dict[str, torch.Tensor], dict]:
+        saved = artifacts.load_tensors(self.path(name))
+        if saved is None:  # not trained yet, or found truncated and set aside
+            self.train(name)
+            saved = artifacts.load_tensors(self.path(name))
+        return saved
+
+    @cached_property
+    def _base(self) -> PreTrainedModel:
+        if self.tier.hub_id is not None:
+            return models.load_base(self.tier)
+        model = models.new_base(self.tier, self.tokenizer.get_vocab_size(), BASE_SEED)
+        model.load_state_dict(self._saved(BASE)[0])
+        return model
+
+    def train(self, name: str) -> None:
+        """Train the base or one specialist, or do nothing where the store has it."""
+        if self.path(name).exists():
+            return
+        tier = self.tier
+        device, dtype, _ = tier.device()
+        if name == BASE:
+            model = models.new_base(tier, self.tokenizer.get_vocab_size(), BASE_SEED)
+            documents, task = self.base_documents, "base"
+            recipe = training.Recipe(tier.base_steps, tier.batch_size, tier.base_lr, BASE_SEED)
+        else:
+            model = self.model(BASE)
+            documents, task = self.documents(name, "train"), f"specialist {name} (seed {self.seed})"
+            recipe = training.Recipe(
+                tier.specialist_steps,
+                tier.batch_size,
+                tier.specialist_lr,
+                self.seed,
+                tier.frozen_layers,
+            )
+        training.train(
+            model,
+            packing.pack(documents, self.tokenizer, tier.seq_len),
+            recipe,
+            self.path(name),
+            task,
+            device=device,
+            autocast=dtype if device.type == "cuda" else None,
+            probes={domain: self._probe(domain) for domain in self.domains},
+        )
+
+    def _probe(self, domain: str) -> packing.Windows:
+        full = self.windows("heldout", domain)
+        rows = slice(0, PROBE_WINDOWS)
+        return replace(
+            full,
+            input_ids=full.input_ids[rows],
+            targets=full.targets[rows],
+            document=full.document[rows],
+        )
+
+
+def train_all(cooperatives: list[Cooperative]) -> None:
+    """Train every specialist of the cooperatives, side by side, one thread each.
+
+    The base comes first and uses all threads. On a GPU the specialists go one after another.
+    """
+    import torch
+    from joblib import Parallel, delayed
+
+    for cooperative in cooperatives:
+        cooperative.model(BASE)
+    jobs = [
+        (cooperative, domain)
+        for cooperative in cooperatives
+        for domain in cooperative.domains
+        if not cooperative.path(domain).exists()
+    ]
+    workers = 1 if torch.cuda.is_available() else min(len(jobs), os.cpu_count() or 1)
+    if workers <= 1:
+        for cooperative, domain in jobs:
+            cooperative.train(domain)
+        return
+    Parallel(n_jobs=workers)(delayed(_train_single_threaded)(*job) for job in jobs)
+
+
+def _train_single_threaded(cooperative: Cooperative, domain: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    cooperative.train(domain)

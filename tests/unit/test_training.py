@@ -1,0 +1,172 @@
+"""Training resumes to the bit, stops at the first loss that is not finite, and forgets nothing."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from kalavai_helpers import artifacts, models, packing, training
+from kalavai_helpers.training import Recipe
+
+RECIPE = Recipe(steps=60, batch_size=4, lr=3e-3, seed=1, frozen_layers=1)
+
+
+def chunks(n=40, seq_len=24, vocab=50, seed=0):
+    ids = np.random.default_rng(seed).integers(0, vocab, (n, seq_len + 1))
+    return packing.Chunks(ids.astype(np.int32), np.zeros_like(ids))
+
+
+@pytest.fixture
+def model(tiny_tier):
+    return models.new_base(tiny_tier, 50, seed=0)
+
+
+def run(model, path, recipe=RECIPE, **options):
+    return training.train(model, chunks(), recipe, path, "test", checkpoint_every=10, **options)
+
+
+def test_warm_up_then_cosine_to_zero():
+    rates = [RECIPE.lr_at(step) for step in range(RECIPE.steps)]
+    assert rates[:6] == pytest.approx([RECIPE.lr * (i + 1) / 6 for i in range(6)])
+    assert max(rates) == pytest.approx(RECIPE.lr)
+    assert all(b < a for a, b in itertools.pairwise(rates[6:]))
+    assert rates[-1] < 0.01 * RECIPE.lr
+
+
+def test_every_chunk_is_seen_once_an_epoch_in_fresh_order():
+    epochs = [
+        np.concatenate([RECIPE.rows(12, step) for step in range(3 * e, 3 * e + 3)]) for e in (0, 1)
+    ]
+    assert [sorted(rows) for rows in epochs] == [list(range(12))] * 2
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_frozen_parts_stay_as_in_the_base(model, tmp_path):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    run(model, tmp_path / "m.safetensors")
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert not [k for k in moved if "embed_in" in k or ".layers.0." in k]
+    assert [k for k in moved if ".layers.1." in k]
+    assert any("lm_head" in k or "embed_out" in k for k in moved)
+
+
+def test_an_interrupted_run_resumes_to_identical_weights(model, tiny_tier, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    run(model, tmp_path / "whole.safetensors")
+    broken = models.new_base(tiny_tier, 50, seed=0)
+    save = training._checkpoint
+
+    def save_then_die(*args):
+        save(*args)
+        if args[-1] == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, path)
+    monkeypatch.setattr(training, "_checkpoint", save)
+    resumed = models.new_base(tiny_tier, 50, seed=0)
+    run(resumed, path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not path.with_suffix(".state").exists()
+
+
+def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from dataclasses import replace
+            from pathlib import Path
+            import numpy as np, torch
+            torch.set_num_threads(1)
+            from kalavai_helpers import models, packing, tiers, training
+            tier = replace(tiers.get("ci"), hidden_size=16, n_layers=3, n_heads=2)
+            ids = np.random.default_rng(0).integers(0, 50, (40, 25)).astype(np.int32)
+            model = models.new_base(tier, 50, seed=0)
+            print("ready", flush=True)
+            training.train(
+                model, packing.Chunks(ids, ids), training.Recipe(400, 4, 3e-3, 1, 1),
+                Path(sys.argv[1]), "test", checkpoint_every=5,
+            )
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(artifacts.PACKAGE.parent)}
+
+    def start(target):
+        command = [sys.executable, str(script), str(target)]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    assert start(whole).wait(120) == 0
+    kills = 0
+    for delay in (0.4, 0.9):
+        process = start(killed)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait(60) == -signal.SIGKILL
+    assert kills, "the runs ended before they could be killed: train longer"
+    assert start(killed).wait(120) == 0
+    a, b = artifacts.load_tensors(whole)[0], artifacts.load_tensors(killed)[0]
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_truncated_checkpoint_is_set_aside_and_training_starts_again(model, tiny_tier, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.with_suffix(".state").write_bytes(b"\x08\x00")
+    with pytest.warns(artifacts.CorruptArtifactWarning, match=r"m\.state"):
+        run(model, path)
+    assert path.exists()
+    assert (tmp_path / "m.state.corrupt").exists()
+
+
+def test_a_finished_model_is_loaded_not_trained(model, tiny_tier, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    history = run(model, path, probes={})
+    monkeypatch.setattr(torch.optim, "AdamW", None)  # any training would now fail
+    again = models.new_base(tiny_tier, 50, seed=5)
+    assert run(again, path).steps == history.steps
+    assert torch.equal(again.state_dict()["lm_head.weight"], model.state_dict()["lm_head.weight"])
+
+
+def test_a_loss_that_is_not_finite_names_chapter_model_and_step(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("KALAVAI_CHAPTER", "09_test")
+    path = tmp_path / "m.safetensors"
+    calls = 0
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def poisoned(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        return cross_entropy(*args, **kwargs) * (float("nan") if calls == 34 else 1.0)
+
+    monkeypatch.setattr(training.functional, "cross_entropy", poisoned)
+    with pytest.raises(
+        training.TrainingDivergedError, match=r"09_test, test: loss nan.* step 33 of 60"
+    ):
+        run(model, path)
+    assert not path.exists()
+    saved = artifacts.load_tensors(path.with_suffix(".state"))
+    assert saved[1]["step"] <= 33
+    assert all(tensor.isfinite().all() for tensor in saved[0].values())
+
+
+def test_probes_are_kept_in_order_with_their_steps(model, tmp_path):
+    windows = packing.windows_of_ids([[1, 2, 3, 4]] * 3, [None] * 3, 0, 24)
+    history = run(model, tmp_path / "m.safetensors", probes={"a": windows}, n_probes=4)
+    assert history.steps == [0, 15, 30, 45, 60]
+    assert [set(probe) for probe in history.probes] == [{"a"}] * 5
+    assert history.tokens_per_s > 0
