@@ -1,0 +1,162 @@
+"""One cooperative, asked everything: ledger, fitted routers and fused scores.
+
+Each part is read from the store where it is there, so that chapters can share a cooperative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import artifacts, evaluation, fusion, ledger, packing, routing, scoring
+from .evaluation import Fused
+from .ledger import Ledger
+from .packing import Windows
+from .specialists import BASE, CODE, Cooperative
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A trained cooperative with its ledger, routers and fused log-probabilities.
+
+    ``fused`` has an entry a router: probability mixing for the causal ones, and ``pooled`` as
+    published (not causal, logit mixing); then the causal ones again under ``NAME, logits``.
+    All on the ledger's tokens.
+    """
+
+    cooperative: Cooperative
+    ledger: Ledger
+    routers: dict[str, routing.Router]
+    fused: dict[str, Fused]
+
+    def model(self, router: str) -> fusion.FusedForCausalLM:
+        """The fused model with one of the routers."""
+        return _fuse(self.cooperative, self.routers[router])
+
+    def switching(self) -> Experiment:
+        """The same cooperative and routers on documents that switch domain half-way."""
+        coop = self.cooperative
+        held_out = {domain: coop.windows("heldout", domain) for domain in coop.domains}
+        end = coop.tokenizer.token_to_id(packing.END)
+        parts = ledger.switching(held_out, coop.tier.seq_len, end=end)
+        return _evaluate(coop, parts, "switching", self.routers)
+
+
+def describe(cooperative: Cooperative) -> pd.DataFrame:
+    """What each domain gives: documents and UTF-8 bytes by role, one row a domain."""
+    rows = {}
+    for domain in cooperative.domains:
+        row = {}
+        for role in ("train", "router", "heldout"):
+            documents = cooperative.documents(domain, role)
+            row[f"{role} documents"] = len(documents)
+            row[f"{role} kB"] = round(sum(len(d.text.encode()) for d in documents) / 1000)
+        rows[domain] = row
+    return pd.DataFrame(rows).T
+
+
+def curves(cooperative: Cooperative) -> pd.DataFrame:
+    """Held-out loss while training: columns specialist, step, domain, loss (nats/token)."""
+    rows = []
+    for specialist in cooperative.domains:
+        history = cooperative.history(specialist)
+        for step, probe in zip(history.steps, history.probes, strict=True):
+            rows += [
+                {"specialist": specialist, "step": step, "domain": domain, "loss": loss}
+                for domain, loss in probe.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def run(cooperative: Cooperative) -> Experiment:
+    """Evaluate a cooperative on its held-out documents, training what is missing."""
+    parts = {domain: cooperative.windows("heldout", domain) for domain in cooperative.domains}
+    fitting = ledger.build(cooperative, "router")
+    routers = {
+        "uniform": routing.UniformRouter(),
+        POOLED: _pooled(cooperative),
+        "linear": routing.fit_linear(fitting),
+        "evidence": routing.EvidenceRouter(),
+    }
+    return _evaluate(cooperative, parts, "heldout", routers)
+
+
+def _evaluate(
+    cooperative: Cooperative,
+    parts: dict[str, Windows],
+    role: str,
+    routers: dict[str, routing.Router],
+) -> Experiment:
+    found = ledger.of_windows(cooperative, parts, role)
+    fused = evaluation.route(found, {n: r for n, r in routers.items() if r.causal})
+    windows = packing.concatenate(list(parts.values()))
+    given = {name: entry.gates for name, entry in fused.items()}
+    fused |= _logit_mixtures(cooperative, routers[POOLED], windows, role, given)
+    return Experiment(cooperative, found, routers, fused)
+
+
+def _fuse(cooperative: Cooperative, router: routing.Router) -> fusion.FusedForCausalLM:
+    specialists = {domain: cooperative.model(domain) for domain in cooperative.domains}
+    return fusion.fuse(cooperative.model(BASE), specialists, router, cooperative.tier.frozen_layers)
+
+
+def _key(cooperative: Cooperative, *parts: object) -> str:
+    code = artifacts.code_digest(["experiment", "fusion", "ledger", "routing", "scoring", *CODE])
+    return artifacts.fingerprint(cooperative.fingerprint(), cooperative.tier.recipe(), code, *parts)
+
+
+def _pooled(cooperative: Cooperative) -> routing.PooledRouter:
+    path = artifacts.store() / "routers" / f"pooled-{_key(cooperative)}.safetensors"
+    saved = artifacts.load_tensors(path)
+    tier, tokenizer = cooperative.tier, cooperative.tokenizer
+    if saved is None:
+        chunks = [
+            packing.pack(cooperative.documents(domain, "train"), tokenizer, tier.seq_len)
+            for domain in cooperative.domains
+        ]
+        pooled = packing.Chunks(
+            np.concatenate([part.input_ids for part in chunks]),
+            np.concatenate([part.document for part in chunks]),
+        )
+        specialists = {domain: cooperative.model(domain) for domain in cooperative.domains}
+        router = scoring.fit_pooled(
+            cooperative.model(BASE),
+            specialists,
+            tier.frozen_layers,
+            pooled,
+            tier.router_steps,
+            cooperative.seed,
+            f"pooled router (seed {cooperative.seed})",
+        ).router
+        artifacts.save_tensors(path, router.state_dict(), router.arguments())
+        return router
+    router = routing.PooledRouter(**saved[1])
+    router.load_state_dict(saved[0])
+    return router.requires_grad_(False)
+
+
+def _logit_mixtures(
+    cooperative: Cooperative,
+    router: routing.Router,
+    windows: Windows,
+    role: str,
+    gates: dict[str, torch.Tensor],
+) -> dict[str, Fused]:
+    """The pooled router as published, and the logit mixture under each of the given gates."""
+    key = _key(cooperative, [document.id for document in windows.documents])
+    path = artifacts.store() / "ledgers" / f"logits-{role}-{key}.safetensors"
+    saved = artifacts.load_tensors(path)
+    if saved is None:
+        task = f"logit mixing {role} (seed {cooperative.seed})"
+        fused = _fuse(cooperative, router)
+        log_probs, own, further = scoring.score(fused, windows, task, gates)
+        saved = {"log_probs": log_probs, "gates": own, **further}, {}
+        artifacts.save_tensors(path, *saved)
+    tensors = saved[0]
+    mixtures = {f"{n}, logits": Fused(tensors[n], gates[n]) for n in gates}
+    return {POOLED: Fused(tensors["log_probs"], tensors["gates"]), **mixtures}

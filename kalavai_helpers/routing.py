@@ -1,0 +1,222 @@
+"""Routers: who is trusted with the next token.
+
+A router turns what has been seen into gates g (B, T, N). ``g[:, t]`` weighs the experts'
+predictions of the token *after* position t. A causal router may read the features up to t and
+the log-probabilities that the experts gave to tokens already seen; nothing later.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from .ledger import Ledger
+
+
+class Router(torch.nn.Module):
+    """Base class; subclasses say what they read and whether they are causal."""
+
+    name = ""
+    causal = True
+    mixing = "probability"
+    reads: str | None = None
+    """``"base"`` or ``"experts"``: whose last hidden states are the features."""
+
+    def forward(
+        self,
+        features: torch.Tensor | None,
+        log_probs: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Gates (B, T, N) that sum to one.
+
+        Parameters
+        ----------
+        features
+            (B, T, F) hidden states, or ``None`` for a router that reads none.
+        log_probs
+            (B, T, N); position t holds log p_i of the token after t, which is known only later.
+        mask
+            (B, T), true on real positions.
+        """
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments, for saving."""
+        return {}
+
+
+class UniformRouter(Router):
+    """Every expert the same weight 1/N (the published ablation)."""
+
+    name = "uniform"
+
+    def forward(self, features, log_probs, mask=None):
+        return torch.full_like(log_probs, 1 / log_probs.shape[-1])
+
+
+class EvidenceRouter(Router):
+    """Fixed-share Bayesian filtering over experts: no training, no pooled data.
+
+    The weight of an expert is its posterior after the tokens seen so far,
+    w ∝ w · p_i(x_t), then w ← (1 − α) w + α / N (Herbster and Warmuth 1998, fixed share).
+
+    For α = 0 and every document, NLL(fused) ≤ min_i NLL_i + ln N. For α > 0 and every way to cut
+    the document into m segments with an expert each,
+    NLL(fused) ≤ Σ NLL(segments) + ln N − (m − 1) ln(α / N) − (T − m) ln(1 − α + α / N).
+    """
+
+    name = "evidence"
+
+    def __init__(self, alpha: float = 0.003):
+        super().__init__()
+        if not 0 <= alpha < 1:
+            raise ValueError(f"alpha is the chance of a switch, in [0, 1), not {alpha}")
+        self.alpha = alpha
+
+    def forward(self, features, log_probs, mask=None):
+        n = log_probs.shape[-1]
+        weight = torch.full_like(log_probs[:, 0], -math.log(n))
+        gates = []
+        stay = math.log1p(-self.alpha)
+        share = log_probs.new_tensor(self.alpha / n).log()
+        for t in range(log_probs.shape[1]):
+            gates.append(weight)
+            posterior = (weight + log_probs[:, t]).log_softmax(-1)
+            weight = torch.logaddexp(posterior + stay, share.expand_as(posterior))
+        return torch.stack(gates, 1).exp()
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments, for saving."""
+        return {"alpha": self.alpha}
+
+
+def fixed_share_bound(segments: int, n_tokens: int, n_experts: int, alpha: float) -> float:
+    """Nats a fixed-share filter may lose against the best segmentation (see EvidenceRouter)."""
+    switches = (segments - 1) * -math.log(alpha / n_experts) if segments > 1 else 0.0
+    stays = -(n_tokens - segments) * math.log(1 - alpha + alpha / n_experts)
+    return math.log(n_experts) + switches + stays
+
+
+class LinearRouter(Router):
+    """The published linear router made causal: gates from the base state of each token.
+
+    softmax(W h_t), h_t standardised; fitted by :func:`fit_linear`.
+    """
+
+    name = "linear"
+    reads = "base"
+
+    def __init__(self, n_features: int, n_experts: int):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(n_experts, n_features))
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def forward(self, features, log_probs, mask=None):
+        return functional.linear((features - self.mean) / self.scale, self.weight).softmax(-1)
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments, for saving."""
+        return {"n_features": self.weight.shape[1], "n_experts": self.weight.shape[0]}
+
+
+class PooledRouter(Router):
+    """The published router: one gate vector a sequence, from the mean of all its states.
+
+    h is the mean over experts and over *all* positions of the last hidden states, future ones
+    included, so this router is not causal: it scores a text it has already read. It mixes logits
+    (protocol.md section 3) and is here for replication only.
+    """
+
+    name = "pooled"
+    causal = False
+    mixing = "logit"
+    reads = "experts"
+
+    def __init__(self, n_features: int, n_experts: int):
+        super().__init__()
+        self.linear = torch.nn.Linear(n_features, n_experts, bias=False)
+
+    def forward(self, features, log_probs, mask=None):
+        if mask is None:
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        real = mask[..., None].to(features)
+        pooled = (features * real).sum(1) / real.sum(1).clamp(min=1)
+        return self.linear(pooled).softmax(-1)[:, None].expand_as(log_probs)
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments, for saving."""
+        n_experts, n_features = self.linear.weight.shape
+        return {"n_features": n_features, "n_experts": n_experts}
+
+
+ROUTERS = {cls.name: cls for cls in (UniformRouter, EvidenceRouter, LinearRouter, PooledRouter)}
+
+
+def make(name: str, **arguments: Any) -> Router:
+    """Router by name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the valid ones are listed.
+    """
+    if name not in ROUTERS:
+        raise ValueError(f"Unknown router {name!r}: choose one of {', '.join(ROUTERS)}")
+    return ROUTERS[name](**arguments)
+
+
+def fuse_log_probs(gates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+    """Probability mixing: log Σ_i g_i p_i over the last axis."""
+    return torch.logsumexp(gates.clamp_min(1e-30).log() + log_probs, -1)
+
+
+@torch.no_grad()
+def ledger_gates(router: Router, ledger: Ledger) -> torch.Tensor:
+    """Gates (n, N) of a causal router on a ledger; each document is one sequence.
+
+    Raises
+    ------
+    ValueError
+        For a router that is not causal: it mixes logits and needs the models.
+    """
+    if not router.causal:
+        raise ValueError(
+            f"The {router.name} router is not causal and cannot be read off a ledger: "
+            "use fusion.score on the fused model"
+        )
+    if router.reads is not None:  # one token at a time, no need to pad documents
+        return router(ledger.features[None], ledger.expert_log_probs[None])[0].double()
+    positions = ledger.positions()
+    padded = ledger.expert_log_probs[positions.clamp_min(0)]
+    mask = positions >= 0
+    return router(None, padded, mask)[mask]
+
+
+def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> LinearRouter:
+    """Fit a linear router by maximum likelihood of the probability mixture (L-BFGS).
+
+    The ledger should hold documents that the specialists did not train on: on their own training
+    text they look better than they are. Deterministic: starts from uniform gates.
+    """
+    features, log_probs = ledger.features, ledger.expert_log_probs.float()
+    router = LinearRouter(features.shape[1], log_probs.shape[1])
+    router.mean.copy_(features.mean(0))
+    router.scale.copy_(features.std(0).clamp_min(1e-3))
+    optimizer = torch.optim.LBFGS(
+        [router.weight], max_iter=steps, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> torch.Tensor:
+        optimizer.zero_grad()
+        gates = router(features, log_probs)
+        loss = -fuse_log_probs(gates, log_probs).mean() + penalty * router.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    return router.requires_grad_(False)

@@ -1,0 +1,121 @@
+"""Scoring: a fused model run over text, for gates on a prompt, losses, and the published fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import progress, routing
+from .fusion import ExpertOutput, FusedForCausalLM, fuse, mix
+from .packing import END, IGNORE, Chunks, Windows
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import GPTNeoXForCausalLM as NeoX
+
+
+@torch.no_grad()
+def prompt_gates(
+    model: FusedForCausalLM, routers: dict[str, routing.Router], tokenizer: Tokenizer, text: str
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Gates of several routers on one text.
+
+    Returns
+    -------
+    The T tokens as text, and for each router the gates (T, N) that weighed the predictions *of*
+    each token, so that a causal gate knows only what stands to its left.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    inputs = torch.tensor([[tokenizer.token_to_id(END), *ids]])
+    kept = model.router
+    gates = {}
+    try:
+        for name, router in routers.items():
+            model.router = router
+            gates[name] = model(inputs).gates[0, :-1].numpy()
+    finally:
+        model.router = kept
+    return [tokenizer.decode([token]) for token in ids], gates
+
+
+@torch.no_grad()
+def score(
+    model: FusedForCausalLM,
+    windows: Windows,
+    task: str,
+    gates: dict[str, torch.Tensor] | None = None,
+    batch_size: int = 16,
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Score a fused model, each window a sequence, and logit mixtures under given gates.
+
+    The only way to evaluate a router that is not causal, or a logit mixture.
+
+    Parameters
+    ----------
+    gates
+        Further gates (n, N) by name, e.g. read off the ledger.
+
+    Returns
+    -------
+    Log-probability (n,) and gates (n, N) of the model as it is; then, by name, the
+    log-probability (n,) of the logit mixture under each of the further gates.
+    """
+    found, own = [], []
+    others: dict[str, list[torch.Tensor]] = {name: [] for name in gates or {}}
+    done = 0
+    for start in range(0, len(windows.input_ids), batch_size):
+        rows = slice(start, start + batch_size)
+        inputs = torch.from_numpy(windows.input_ids[rows])
+        targets = torch.from_numpy(windows.targets[rows])
+        real = targets != IGNORE
+        wanted = targets[real][:, None]
+        experts = model.run_experts(inputs, real.long())
+        routed = model.route(experts, real.long())
+        fused = mix(routed, experts, model.config.mixing)
+        found.append(fused[real].gather(1, wanted)[:, 0])
+        own.append(routed[real])
+        here = ExpertOutput(experts.logits[real], experts.log_probs[real], experts.seen, None)
+        for name, parts in others.items():
+            given = gates[name][done : done + len(wanted)].float()
+            parts.append(mix(given, here, "logit").gather(1, wanted)[:, 0])
+        done += len(wanted)
+        progress.report(task, min(rows.stop, len(windows.input_ids)), len(windows.input_ids))
+    further = {name: torch.cat(parts).double() for name, parts in others.items()}
+    return torch.cat(found).double(), torch.cat(own).double(), further
+
+
+def fit_pooled(
+    base: NeoX,
+    specialists: dict[str, NeoX],
+    frozen_layers: int,
+    chunks: Chunks,
+    steps: int,
+    seed: int,
+    task: str = "pooled router",
+) -> FusedForCausalLM:
+    """Fuse as published: pooled router, logit mixing, SGD on the contributors' pooled text.
+
+    AdamW, lr 1e-3, batches of 4 in natural proportions (protocol.md section 3). ``chunks`` is the
+    training text of all contributors together, as published: the coordinator sees all of it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        router = routing.PooledRouter(base.config.hidden_size, len(specialists))
+    model = fuse(base, specialists, router, frozen_layers)
+    model.requires_grad_(False)
+    weight = model.router.linear.weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW([weight], lr=1e-3)
+    rng = np.random.default_rng(seed)
+    for step in range(steps):
+        batch = torch.from_numpy(
+            chunks.input_ids[rng.integers(len(chunks), size=4)].astype(np.int64)
+        )
+        loss = model(batch, labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % 25 == 0 or step + 1 == steps:
+            progress.report(task, step + 1, steps)
+    return model.requires_grad_(False)

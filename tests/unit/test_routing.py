@@ -1,0 +1,123 @@
+"""Routers: gates are weights, causal ones know the past alone, and evidence keeps its bounds."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kalavai_helpers import routing
+
+
+@st.composite
+def scores(draw, max_tokens=12, max_experts=4):
+    """Log-probabilities (1, T, N) of a document, any values that experts could give."""
+    n_tokens = draw(st.integers(1, max_tokens))
+    n_experts = draw(st.integers(2, max_experts))
+    values = draw(
+        st.lists(st.floats(-30, 0), min_size=n_tokens * n_experts, max_size=n_tokens * n_experts)
+    )
+    return torch.tensor(values, dtype=torch.float64).reshape(1, n_tokens, n_experts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores(), st.sampled_from([0.0, 0.003, 0.2]))
+def test_evidence_gates_are_weights_and_start_equal(log_probs, alpha):
+    gates = routing.EvidenceRouter(alpha)(None, log_probs)
+    assert torch.allclose(gates.sum(-1), torch.ones(1, dtype=torch.float64).expand(gates.shape[:2]))
+    assert (gates >= 0).all()
+    assert torch.allclose(gates[:, 0], torch.full_like(gates[:, 0], 1 / gates.shape[-1]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores())
+def test_without_switches_a_document_costs_at_most_ln_n_more_than_its_best_expert(log_probs):
+    gates = routing.EvidenceRouter(0.0)(None, log_probs)
+    fused = -routing.fuse_log_probs(gates, log_probs).sum()
+    best = -log_probs.sum(1).max()
+    assert fused <= best + math.log(log_probs.shape[-1]) + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores(max_tokens=7, max_experts=3), st.sampled_from([0.01, 0.1, 0.5]))
+def test_fixed_share_bound_holds_against_every_segmentation(log_probs, alpha):
+    n_tokens, n_experts = log_probs.shape[1:]
+    gates = routing.EvidenceRouter(alpha)(None, log_probs)
+    fused = float(-routing.fuse_log_probs(gates, log_probs).sum())
+    for path in itertools.product(range(n_experts), repeat=n_tokens):
+        loss = -sum(float(log_probs[0, t, e]) for t, e in enumerate(path))
+        segments = 1 + int((np.diff(path) != 0).sum())
+        bound = routing.fixed_share_bound(segments, n_tokens, n_experts, alpha)
+        assert fused <= loss + bound + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores())
+def test_mixing_never_does_worse_than_drawing_an_expert(log_probs):
+    gates = routing.EvidenceRouter()(None, log_probs)
+    drawn = (gates * log_probs).sum(-1)
+    assert (routing.fuse_log_probs(gates, log_probs) >= drawn - 1e-9).all()
+
+
+def test_evidence_finds_the_expert_and_follows_a_switch():
+    log_probs = torch.full((1, 60, 2), math.log(0.1))
+    log_probs[0, :30, 0] = log_probs[0, 30:, 1] = math.log(0.5)
+    gates = routing.EvidenceRouter()(None, log_probs)[0]
+    assert gates[10, 0] > 0.95
+    assert gates[45, 1] > 0.95
+    stubborn = routing.EvidenceRouter(0.0)(None, log_probs)[0]
+    assert stubborn[45, 1] < 0.5
+
+
+def test_a_gate_never_sees_the_token_it_weighs():
+    log_probs = torch.randn(2, 10, 3)
+    changed = log_probs.clone()
+    changed[:, 6:, 0] -= 5.0
+    router = routing.EvidenceRouter()
+    before, after = router(None, log_probs), router(None, changed)
+    assert torch.equal(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+def test_uniform_gates_are_equal():
+    assert torch.equal(
+        routing.UniformRouter()(None, torch.randn(1, 4, 5)), torch.full((1, 4, 5), 0.2)
+    )
+
+
+def test_names_make_routers_and_unknown_ones_list_them():
+    assert routing.make("evidence", alpha=0.1).alpha == 0.1
+    with pytest.raises(ValueError, match="uniform, evidence, linear, pooled"):
+        routing.make("oracle")
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.0])
+def test_alpha_must_be_a_chance(alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        routing.EvidenceRouter(alpha)
+
+
+def test_linear_router_learns_whom_the_features_point_to(tiny):
+    from dataclasses import replace
+
+    from kalavai_helpers import ledger
+
+    found = ledger.build(tiny, "router")
+    best = found.expert_log_probs.argmax(1)
+    telling = replace(found, features=torch.nn.functional.one_hot(best, 3).float())
+    router = routing.fit_linear(telling)
+    gates = routing.ledger_gates(router, telling)
+    assert float((gates.argmax(1) == best).double().mean()) > 0.99
+    loss = -routing.fuse_log_probs(gates, found.expert_log_probs).mean()
+    uniform = -routing.fuse_log_probs(torch.full_like(gates, 1 / 3), found.expert_log_probs).mean()
+    assert loss < uniform
+
+
+def test_a_router_that_is_not_causal_cannot_be_read_off_a_ledger(tiny):
+    from kalavai_helpers import ledger
+
+    with pytest.raises(ValueError, match="not causal"):
+        routing.ledger_gates(routing.PooledRouter(4, 3), ledger.build(tiny))
