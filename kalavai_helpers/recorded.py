@@ -1,0 +1,109 @@
+"""Recorded runs: what a heavier tier measured once, kept in ``data/recorded/``.
+
+A run is the records of its chapters with recipe, environment and duration; one small fused model
+goes with it, so that a page can show routing by a model that has read real text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import artifacts, records
+from .tiers import Tier
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from .fusion import FusedForCausalLM
+    from .routing import Router
+
+
+def folder(tier: str) -> Path:
+    """Where the recorded runs of a tier are kept."""
+    return artifacts.data() / "recorded" / tier
+
+
+def load(chapter: str, tier: str = "laptop") -> dict[str, Any]:
+    """Records, tables, recipe, environment and duration of a recorded chapter.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the chapter was not recorded at this tier.
+    """
+    path = folder(tier) / f"{chapter}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: no run of {chapter} at tier {tier} has been recorded"
+        )
+    return json.loads(path.read_text("utf-8"))
+
+
+def keep(chapter: str, tier: Tier, duration_s: float) -> Path:
+    """Keep the records that a chapter has just saved, with its recipe and duration."""
+    run = records.load(chapter, tier.name)
+    # The place of a corpus on the machine that ran is nobody's business.
+    run["corpora"] = run["corpora"].partition(":")[0]
+    run |= {"recipe": asdict(tier), "duration_s": round(duration_s)}
+    return artifacts.write_json(folder(tier.name) / f"{chapter}.json", run)
+
+
+def keep_fused(tier: Tier, seed: int, source: str) -> Path:
+    """Keep the fused model of chapter 1 in float16, with its routers and tokenizer.
+
+    Weights that are shipped must come from text whose licence allows it: ``folder-open:PATH``
+    or ``builtin``.
+
+    Raises
+    ------
+    ValueError
+        For any other source.
+    """
+    from . import corpora, experiment
+    from .specialists import Cooperative
+
+    if not source.startswith(("folder-open:", "builtin")):
+        raise ValueError(f"Weights trained on {source} may not be shipped: use folder-open:PATH")
+    domains = corpora.choose(source, corpora.MAIN_DOMAINS)
+    run = experiment.run(Cooperative(tier, source, domains, seed))
+    target = folder(tier.name) / "fused"
+    run.model("evidence").half().save_pretrained(target)
+    tokenizer = run.cooperative.tokenizer.to_str()
+    artifacts.write_bytes(target / "tokenizer.json", tokenizer.encode())
+    states, arguments = {}, {}
+    for name, router in run.routers.items():
+        arguments[name] = router.arguments()
+        states |= {f"{name}.{key}": value for key, value in router.state_dict().items()}
+    artifacts.save_tensors(target / "routers.safetensors", states, arguments)
+    return target
+
+
+def fused(tier: str = "laptop") -> tuple[FusedForCausalLM, dict[str, Router], Tokenizer]:
+    """Load the recorded fused model with its routers and tokenizer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no fused model was recorded at this tier.
+    """
+    import torch
+    from tokenizers import Tokenizer
+
+    from . import fusion, routing
+
+    source = folder(tier) / "fused"
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} is not there: no fused model was recorded at {tier}")
+    model = fusion.FusedForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    states, arguments = artifacts.load_tensors(source / "routers.safetensors")
+    routers = {}
+    for name, options in arguments.items():
+        routers[name] = routing.make(name, **options)
+        prefix = f"{name}."
+        routers[name].load_state_dict(
+            {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}
+        )
+    return model, routers, Tokenizer.from_file(str(source / "tokenizer.json"))

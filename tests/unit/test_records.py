@@ -1,0 +1,103 @@
+"""Records say a number once, with everything needed to judge it, and refuse what is no number."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kalavai_helpers import artifacts, records
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv(records.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(records, "_run", None)
+    return tmp_path
+
+
+def begin() -> None:
+    records.start("01_test", tier="ci", seed=42, corpora="builtin")
+
+
+def test_saved_records_load_again(folder):
+    begin()
+    records.record("gain", np.float32(0.5), "%", low=0.25, high=0.75, protocol="corrected", seeds=3)
+    records.record("verdict", "reproduced")
+    records.record("a_count", np.int64(7), seeds=[42, 137])
+    path = records.save()
+    assert path.resolve() == (folder / "01_test.json").resolve()
+    data = records.load("01_test")
+    assert data["records"]["gain"] == {
+        "value": 0.5,
+        "unit": "%",
+        "low": 0.25,
+        "high": 0.75,
+        "protocol": "corrected",
+        "seeds": 3,
+    }
+    assert data["records"]["verdict"]["value"] == "reproduced"
+    assert data["records"]["a_count"]["value"] == 7
+    assert data["records"]["a_count"]["seeds"] == 2
+    assert data["key_record"] == "gain"
+    assert {"python", "torch"} <= set(data["environment"])
+    assert (data["chapter"], data["tier"], data["seed"], data["corpora"]) == (
+        "01_test",
+        "ci",
+        42,
+        "builtin",
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+@pytest.mark.parametrize("field", ["value", "low", "high"])
+def test_non_finite_numbers_are_refused_by_name(folder, value, field):
+    begin()
+    arguments = {"value": 1.0} | {field: value}
+    with pytest.raises(ValueError, match=r"'loss'.*01_test.*" + field):
+        records.record("loss", **arguments)
+
+
+def test_what_is_no_number_is_refused(folder):
+    begin()
+    with pytest.raises(TypeError, match="'loss'"):
+        records.record("loss", [1.0])
+    with pytest.raises(ValueError, match="exceeds"):
+        records.record("loss", 1.0, low=2.0, high=1.0)
+    with pytest.raises(ValueError, match="lower-case"):
+        records.record("Loss of code", 1.0)
+
+
+def test_recording_again_replaces(folder):
+    begin()
+    records.record("gain", 1.0)
+    records.record("gain", 2.0)
+    records.save()
+    assert records.load("01_test")["records"]["gain"]["value"] == 2.0
+
+
+def test_order_of_calls_is_checked(folder):
+    for call in (records.save, lambda: records.record("gain", 1.0)):
+        with pytest.raises(RuntimeError, match="start"):
+            call()
+    begin()
+    with pytest.raises(RuntimeError, match="recorded nothing"):
+        records.save()
+
+
+def test_loading_says_what_to_do(folder):
+    with pytest.raises(FileNotFoundError, match="execute --tier ci --chapter 01_test"):
+        records.load("01_test")
+    (folder / "01_test.json").write_text("{")
+    with pytest.raises(ValueError, match=r"01_test\.json.*damaged"):
+        records.load("01_test")
+    (folder / "01_test.json").write_text(json.dumps({"tier": "laptop"}))
+    with pytest.raises(ValueError, match="'laptop'"):
+        records.load("01_test")
+
+
+def test_default_folder_is_the_tier(monkeypatch):
+    monkeypatch.delenv(records.FOLDER_VARIABLE, raising=False)
+    expected = artifacts.project_root() / "_build" / "records" / "laptop" / "01_test.json"
+    assert records.path("01_test", "laptop") == expected
