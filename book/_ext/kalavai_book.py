@@ -1,0 +1,198 @@
+"""Sphinx extension of the book: numbers from records, figures, and what stands under a title.
+
+Roles
+    ``{rec}`01_protocol/gain_evidence|.2f|ci``` prints a record of the built tier, and
+    ``{pub}`<id>|.3f``` a value of the public record, each with its unit. Behind the name stand,
+    in any order, a format, ``ci`` (the interval) and ``bare`` (no unit). An unknown name is a
+    warning, which fails the build.
+Pages
+    Pages with figures load plotly.js, taken from the installed plotly package so that its version
+    is the one that wrote the figures. Nothing is requested from another site.
+Chapters
+    The title is followed by where the numbers come from: tier, seed, seconds, date, download.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+VERDICTS = ("reproduced", "contradicted", "ambiguous", "not-testable")
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _value_node(value: Any, unit: str, shape: str, options: set[str], entry: dict) -> nodes.Node:
+    """Return the node that prints one value; a verdict becomes a badge."""
+    if isinstance(value, str):
+        if value not in VERDICTS:
+            return nodes.inline("", value)
+        return nodes.inline("", value.replace("-", " "), classes=["kv-badge", value])
+    unit = "" if "bare" in options or unit in ("", "fraction", "count") else f"\u202f{unit}"
+    text = _number(value, shape) + unit
+    if "ci" in options:
+        low, high = entry.get("low"), entry.get("high")
+        if low is None or high is None:
+            raise ValueError("it was recorded without an interval")
+        text += f" ({_number(low, shape)} to {_number(high, shape)})"
+    return nodes.abbreviation("", text)
+
+
+def _number(value: float, shape: str) -> str:
+    """Format a number as print does: a true minus sign, powers of ten as such."""
+    mantissa, _, exponent = format(value, shape).replace("-", "\u2212").partition("e")
+    if not exponent:
+        return mantissa
+    digits = str(int(exponent.replace("\u2212", "-"))).translate(_RAISED)
+    return f"{mantissa}\u202f·\u202f10{digits}"
+
+
+class _NumberRole(SphinxRole):
+    """Shared by both roles: reads ``name|format|options`` and reports what is wrong."""
+
+    kind = ""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        name, *rest = self.text.split("|")
+        options = {part for part in rest if part in ("ci", "bare")}
+        shapes = [part for part in rest if part not in options]
+        try:
+            value, unit, entry, origin = self.look_up(name)
+            if len(shapes) > 1:
+                raise ValueError(f"one format, ci and bare are understood, not {rest}")
+            shape = shapes[0] if shapes else (".4g" if isinstance(value, float) else "")
+            node = _value_node(value, unit, shape, options, entry)
+        except (KeyError, ValueError, OSError) as error:
+            reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+            logger.warning(
+                "{%s}`%s`: %s", self.kind, self.text, reason, location=self.get_location()
+            )
+            node = nodes.problematic(self.rawtext, self.rawtext)
+            return [node], []
+        node["classes"].append(f"kv-{self.kind}")
+        if isinstance(node, nodes.abbreviation):
+            node["explanation"] = origin
+        return [node], []
+
+    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
+        raise NotImplementedError
+
+
+class RecordRole(_NumberRole):
+    """``{rec}``: a number that a chapter saved in this build."""
+
+    kind = "rec"
+
+    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
+        chapter, _, record = name.partition("/")
+        tier = self.config.kalavai_tier
+        path = Path(self.config.kalavai_root) / "_build" / "records" / tier / f"{chapter}.json"
+        self.env.note_dependency(str(path))
+        if not path.is_file():
+            raise ValueError(
+                f"chapter {chapter!r} has no records at tier {tier!r}: execute it first"
+            )
+        data = json.loads(path.read_text("utf-8"))
+        entry = data["records"].get(record)
+        if entry is None:
+            raise KeyError(f"no such record; {chapter} has {', '.join(sorted(data['records']))}")
+        origin = f"This run: tier {tier}, seed {data['seed']}, text {data['corpora']}"
+        if entry.get("protocol"):
+            origin += f", protocol {entry['protocol']}"
+        return entry["value"], entry.get("unit") or "", entry, origin
+
+
+class PublishedRole(_NumberRole):
+    """``{pub}``: a number of the public record, by id."""
+
+    kind = "pub"
+
+    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
+        from kalavai_helpers import published
+
+        row = dict(published.row(name))
+        source = row["source"]
+        origin = f"Published: {row['model']}, {row['eval_protocol']}, {source}"
+        return float(row["value"]), row["unit"] or "", {}, origin
+
+
+def _tag_figures(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Add the scripts to pages with figures, and to no other."""
+    if 'class="kv-figure"' not in context.get("body", ""):
+        return
+    assets = context["pathto"]("_assets/", resource=True).rstrip("/")
+    tags = [
+        f'<script defer src="{assets}/{name}"></script>' for name in ("plotly.min.js", "figures.js")
+    ]
+    context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(tags)
+
+
+def _copy_assets(app: Sphinx, error: Exception | None) -> None:
+    """Copy the scripts beside the pages, outside ``_static``: that folder is for every page."""
+    import plotly
+
+    if error is not None or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_assets"
+    folder.mkdir(exist_ok=True)
+    bundle = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    for source in (bundle, HERE / "figures.js"):
+        target, content = folder / source.name, source.read_bytes()
+        if not target.is_file() or target.read_bytes() != content:
+            target.write_bytes(content)
+
+
+def _note_origin(app: Sphinx, doctree: nodes.document) -> None:
+    """Put tier, seed, time, date and the download under a chapter's title."""
+    page = app.env.docname
+    folder, _, chapter = page.rpartition("/")
+    if folder != "notebooks":
+        return
+    tier = app.config.kalavai_tier
+    sidecar = Path(app.config.kalavai_root) / "_build" / "executed" / tier / f"{chapter}.json"
+    app.env.note_dependency(str(sidecar))
+    title = next(doctree.findall(nodes.title), None)
+    if title is None or not sidecar.is_file():
+        logger.warning("chapter without a title or without %s", sidecar.name, location=page)
+        return
+    run = json.loads(sidecar.read_text("utf-8"))
+    parts = [f"Executed at tier <b>{tier}</b>", f"seed {run['seed']}", f"text {run['corpora']}"]
+    parts.append(f"{run['seconds']:.0f} s")
+    if run.get("peak_memory_mb"):
+        parts.append(f"{run['peak_memory_mb']:.0f} MB")
+    if run.get("date"):
+        parts.append(run["date"])
+    link = f'<a href="../ipynb/{chapter}.ipynb" download>download the executed notebook</a>'
+    html = f'<p class="kv-origin">{" · ".join([*parts, link])}</p>'
+    title.parent.insert(title.parent.index(title) + 1, nodes.raw("", html, format="html"))
+
+
+def _add_stylesheet(app: Sphinx) -> None:
+    app.config.html_static_path.append(str(HERE / "static"))
+    app.add_css_file("kalavai.css", priority=900)  # behind the theme's
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register roles and events. ``KALAVAI_TIER`` and ``KALAVAI_ROOT`` name the built run."""
+    app.add_config_value("kalavai_tier", os.environ.get("KALAVAI_TIER", "ci"), "env")
+    app.add_config_value("kalavai_root", os.environ.get("KALAVAI_ROOT", os.getcwd()), "env")
+    app.add_role("rec", RecordRole())
+    app.add_role("pub", PublishedRole())
+    app.connect("builder-inited", _add_stylesheet)
+    app.connect("doctree-read", _note_origin)
+    app.connect("html-page-context", _tag_figures)
+    app.connect("build-finished", _copy_assets)
+    # A change in this file rebuilds every page: Sphinx compares the number with the stored one.
+    version = zlib.crc32(Path(__file__).read_bytes())
+    return {"version": "1", "env_version": version, "parallel_read_safe": True}
