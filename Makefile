@@ -1,0 +1,51 @@
+# The KALAVAI book: make book, then open the path it prints.
+PYTHON ?= python3
+TIER ?= ci
+PORT ?= 8000
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: book test lint lab serve check bench notebooks environment clean
+
+book: $(INSTALLED)  ## execute what changed, build the site
+	$(PY) -m kalavai_helpers execute --tier $(TIER)
+	$(PY) -m kalavai_helpers build --tier $(TIER)
+
+test: lint  ## everything: lint, unit, chapters, site, browser
+	$(PY) -m pytest tests/unit
+	$(PY) -m kalavai_helpers execute --tier ci
+	$(PY) -m kalavai_helpers build --tier ci
+	$(PY) -m pytest tests/chapters tests/book
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+lab: $(INSTALLED)  ## the chapters in JupyterLab, text notebooks open as notebooks
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(PY) -m jupyterlab notebooks
+
+serve: $(INSTALLED)  ## the built site on http://localhost:8000
+	$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+check: $(INSTALLED)  ## is everything there that a run needs?
+	$(PY) -m kalavai_helpers check --tier $(TIER)
+
+bench: $(INSTALLED)  ## how long the imports take
+	$(PY) -m kalavai_helpers bench
+
+notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter
+	$(PY) -m kalavai_helpers notebooks
+
+environment: $(INSTALLED)  ## rewrite environment.yml from pyproject.toml
+	$(PY) -m kalavai_helpers environment
+
+clean:  ## forget everything that was built, trained models included
+	rm -rf _build
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old, 3.11 or newer is needed: make book PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --constraint constraints.txt --editable '.[book,test]'
+	@touch $@

@@ -1,0 +1,200 @@
+"""Command line of the book: `python -m kalavai_helpers <command>`; heavy imports wait inside."""
+
+import argparse
+import ast
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from kalavai_helpers import __version__, artifacts
+
+# What people can cause and mend: one line is enough. Anything else is a fault of the program.
+EXPECTED = (ValueError, RuntimeError, OSError, LookupError)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m kalavai_helpers", description="Execute, check and build the KALAVAI book."
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser("execute", help="run chapters that changed, with papermill")
+    run.add_argument("--tier", default="ci", help="size of the run (default: ci)")
+    run.add_argument(
+        "--chapter", action="extend", nargs="+", metavar="NAME", help="only these (default: all)"
+    )
+    run.add_argument("--seed", type=int, default=42, help="random seed (default: 42)")
+    run.add_argument(
+        "--corpora",
+        metavar="SOURCE",
+        help="builtin, folder:PATH, folder-open:PATH or hub (default: the tier's own)",
+    )
+    run.add_argument("--force", action="store_true", help="run even what did not change")
+    run.add_argument("--cell-timeout", type=_seconds, metavar="S", help="seconds one cell may take")
+    run.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="another parameter that the chapters declare",
+    )
+    run.set_defaults(act=_execute)
+
+    keep = commands.add_parser("record", help="run a chapter and keep its numbers in data/recorded")
+    keep.add_argument("--tier", default="laptop")
+    keep.add_argument("--chapter", default="01_protocol", metavar="NAME")
+    keep.add_argument("--seed", type=int, default=42)
+    keep.add_argument("--corpora", metavar="SOURCE")
+    keep.add_argument("--fused", action="store_true", help="keep the fused model as well")
+    keep.set_defaults(act=_record)
+
+    check = commands.add_parser("check", help="check this machine and installation")
+    check.add_argument("--tier", default="ci")
+    check.add_argument("--corpora", metavar="SOURCE")
+    check.set_defaults(act=_check)
+
+    build = commands.add_parser("build", help="build the site from executed chapters")
+    build.add_argument("--tier", default="ci")
+    build.set_defaults(act=_build)
+
+    pairing = commands.add_parser("notebooks", help="write the .ipynb beside each chapter")
+    pairing.add_argument("--check", action="store_true", help="only report what is out of date")
+    pairing.set_defaults(act=_notebooks)
+
+    software = commands.add_parser("environment", help="write environment.yml from pyproject.toml")
+    software.add_argument("--check", action="store_true", help="only report differences")
+    software.add_argument(
+        "--freeze", action="store_true", help="also write constraints.txt from what is installed"
+    )
+    software.set_defaults(act=_environment)
+
+    commands.add_parser("bench", help="time the import and the kernel start").set_defaults(
+        act=_bench
+    )
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.act(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        if options.debug:
+            raise
+        # str(KeyError) quotes its message.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+
+
+def _execute(options: argparse.Namespace) -> int:
+    from kalavai_helpers import execute
+
+    results = execute.execute(
+        options.chapter,
+        options.tier,
+        options.seed,
+        options.corpora,
+        options.force,
+        options.cell_timeout,
+        parameters=dict(options.parameter),
+    )
+    print("\n" + execute.table(results), flush=True)
+    failed = [result for result in results if result.status == "failed"]
+    for result in failed:
+        print(f"error: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from kalavai_helpers import execute, recorded, tiers
+
+    chapter, tier = options.chapter, tiers.get(options.tier)
+    corpora = options.corpora or tier.corpora
+    (result,) = execute.execute([chapter], tier.name, options.seed, corpora)
+    if result.error:
+        print(f"error: {result.error}", file=sys.stderr)
+        return 1
+    kept = [recorded.keep(chapter, tier, result.seconds)]
+    if options.fused:
+        kept.append(recorded.keep_fused(tier, options.seed, corpora))
+    for path in kept:
+        print(f"{path.relative_to(artifacts.project_root())} written")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from kalavai_helpers import check
+
+    return check.main(options.tier, options.corpora)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from kalavai_helpers import book
+
+    print(f"Open {book.build(tier=options.tier)}")
+    return 0
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from kalavai_helpers import notebooks
+
+    changed = notebooks.drift() if options.check else notebooks.pair()
+    for path in changed:
+        state = "out of date: run make notebooks" if options.check else "written"
+        print(f"{path.relative_to(artifacts.project_root())} {state}")
+    return 1 if options.check and changed else 0
+
+
+def _environment(options: argparse.Namespace) -> int:
+    from kalavai_helpers import environment
+
+    if options.check:
+        problems = environment.drift()
+        print(
+            "\n".join(problems) or "environment.yml and constraints.txt agree with pyproject.toml"
+        )
+        return 1 if problems else 0
+    for path in environment.write(refreeze=options.freeze):
+        print(f"{path.name} written")
+    return 0
+
+
+def _bench(_: argparse.Namespace) -> int:
+    import time
+
+    for module in ("kalavai_helpers", "torch", "transformers"):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+        print(f"import {module:16} {time.perf_counter() - began:6.2f} s")
+    return 0
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
