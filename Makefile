@@ -2,6 +2,8 @@
 PYTHON ?= python3
 TIER ?= ci
 PORT ?= 8000
+SEED ?= 42
+CORPORA ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: book test lint lab serve check bench notebooks environment clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
-	$(PY) -m kalavai_helpers execute --tier $(TIER)
+	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
 	$(PY) -m kalavai_helpers build --tier $(TIER)
 
 test: lint  ## everything: lint, unit, chapters, site, browser

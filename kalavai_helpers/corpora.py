@@ -166,6 +166,11 @@ def capped(documents: list[Document], max_bytes: int) -> list[Document]:
     return chosen or documents[:1]
 
 
+def opening(spec: str, domain: str, index: int, max_chars: int) -> str:
+    """The beginning of a document, cut at white space: a short text to look at."""
+    return load(spec, domain)[index].text[:max_chars].rsplit(None, 1)[0]
+
+
 def _parse(spec: str) -> tuple[str, Path]:
     kind, _, path = spec.partition(":")
     if kind not in ("builtin", "folder", "folder-open", "hub") or bool(path) != ("folder" in kind):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import artifacts, evaluation, fusion, ledger, packing, routing, scoring
+from . import artifacts, builtin_text, evaluation, fusion, ledger, packing, routing, scoring
 from .evaluation import Fused
 from .ledger import Ledger
 from .packing import Windows
@@ -48,10 +48,11 @@ class Experiment:
 
 
 def describe(cooperative: Cooperative) -> pd.DataFrame:
-    """What each domain gives: documents and UTF-8 bytes by role, one row a domain."""
+    """What each domain gives: documents and UTF-8 bytes by role, and what the text is."""
     rows = {}
     for domain in cooperative.domains:
-        row = {}
+        builtin = cooperative.corpora == "builtin"
+        row = {"text": builtin_text.describe(domain) if builtin else "from your folder"}
         for role in ("train", "router", "heldout"):
             documents = cooperative.documents(domain, role)
             row[f"{role} documents"] = len(documents)
@@ -132,6 +133,7 @@ def _pooled(cooperative: Cooperative) -> routing.PooledRouter:
             tier.router_steps,
             cooperative.seed,
             f"pooled router (seed {cooperative.seed})",
+            tier.device()[0],
         ).router
         artifacts.save_tensors(path, router.state_dict(), router.arguments())
         return router
@@ -153,7 +155,7 @@ def _logit_mixtures(
     saved = artifacts.load_tensors(path)
     if saved is None:
         task = f"logit mixing {role} (seed {cooperative.seed})"
-        fused = _fuse(cooperative, router)
+        fused = _fuse(cooperative, router).to(cooperative.tier.device()[0])
         log_probs, own, further = scoring.score(fused, windows, task, gates)
         saved = {"log_probs": log_probs, "gates": own, **further}, {}
         artifacts.save_tensors(path, *saved)

@@ -1,4 +1,4 @@
-"""The published English data sets, read from the Hugging Face Hub (protocol.md section 1).
+"""The published English data sets, read from the Hugging Face Hub.
 
 Each data set is pinned to a revision and to the parquet shards that hold the first texts of its
 train split: the published pipeline streams and keeps the first 3,000. Files go through the

@@ -15,6 +15,7 @@ import torch
 from .tiers import Tier
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import GPTNeoXForCausalLM, PreTrainedModel
 
 
@@ -58,18 +59,40 @@ def load_base(tier: Tier) -> PreTrainedModel:
             tier.hub_id, revision=tier.revision, dtype=torch.float32
         )
     except OSError as error:
-        raise ConnectionError(
-            f"Cannot load {tier.hub_id} at {tier.revision} from the Hugging Face Hub or the local "
-            "cache: connect once, or use --tier ci"
-        ) from error
+        raise ConnectionError(_unreachable(tier)) from error
     model.config.use_cache = False
     return model.eval()
+
+
+def load_tokenizer(tier: Tier) -> Tokenizer:
+    """The tokenizer of the tier's published checkpoint.
+
+    Raises
+    ------
+    ConnectionError
+        If it is neither in the local cache nor to be had from the Hub.
+    """
+    from huggingface_hub import hf_hub_download
+    from tokenizers import Tokenizer
+
+    try:
+        path = hf_hub_download(tier.hub_id, "tokenizer.json", revision=tier.revision)
+    except OSError as error:
+        raise ConnectionError(_unreachable(tier)) from error
+    return Tokenizer.from_file(path)
+
+
+def _unreachable(tier: Tier) -> str:
+    return (
+        f"Cannot load {tier.hub_id} at {tier.revision} from the Hugging Face Hub or the local "
+        "cache: connect once, or use --tier ci"
+    )
 
 
 def freeze(model: PreTrainedModel, frozen_layers: int | None) -> None:
     """Freeze the input embedding and the first k blocks; ``None`` leaves everything trainable.
 
-    The published trainers freeze the embedding even at k = 0 (protocol.md section 2).
+    The published trainers freeze the embedding even at k = 0.
     """
     if frozen_layers is None:
         return

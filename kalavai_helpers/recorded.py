@@ -7,7 +7,6 @@ goes with it, so that a page can show routing by a model that has read real text
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ def keep(chapter: str, tier: Tier, duration_s: float) -> Path:
     run = records.load(chapter, tier.name)
     # The place of a corpus on the machine that ran is nobody's business.
     run["corpora"] = run["corpora"].partition(":")[0]
-    run |= {"recipe": asdict(tier), "duration_s": round(duration_s)}
+    run |= {"recipe": {"name": tier.name, **tier.recipe()}, "duration_s": round(duration_s)}
     return artifacts.write_json(folder(tier.name) / f"{chapter}.json", run)
 
 

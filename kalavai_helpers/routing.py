@@ -129,7 +129,7 @@ class PooledRouter(Router):
 
     h is the mean over experts and over *all* positions of the last hidden states, future ones
     included, so this router is not causal: it scores a text it has already read. It mixes logits
-    (protocol.md section 3) and is here for replication only.
+    (as the released code does) and is here for replication only.
     """
 
     name = "pooled"

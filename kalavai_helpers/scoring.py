@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import GPTNeoXForCausalLM as NeoX
 
+MAX_LOGITS = 2**27
+"""Most logits of all experts held at once: half a GB in float32."""
+
 
 @torch.no_grad()
 def prompt_gates(
@@ -46,7 +49,6 @@ def score(
     windows: Windows,
     task: str,
     gates: dict[str, torch.Tensor] | None = None,
-    batch_size: int = 16,
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """Score a fused model, each window a sequence, and logit mixtures under given gates.
 
@@ -62,13 +64,17 @@ def score(
     Log-probability (n,) and gates (n, N) of the model as it is; then, by name, the
     log-probability (n,) of the logit mixture under each of the further gates.
     """
+    device = model.device
+    # Logits of all experts are held at once: a large vocabulary leaves room for few sequences.
+    a_sequence = windows.input_ids.shape[1] * len(model.config.experts) * model.config.vocab_size
+    batch_size = max(1, min(16, MAX_LOGITS // a_sequence))
     found, own = [], []
     others: dict[str, list[torch.Tensor]] = {name: [] for name in gates or {}}
     done = 0
     for start in range(0, len(windows.input_ids), batch_size):
         rows = slice(start, start + batch_size)
-        inputs = torch.from_numpy(windows.input_ids[rows])
-        targets = torch.from_numpy(windows.targets[rows])
+        inputs = torch.from_numpy(windows.input_ids[rows]).to(device)
+        targets = torch.from_numpy(windows.targets[rows]).to(device)
         real = targets != IGNORE
         wanted = targets[real][:, None]
         experts = model.run_experts(inputs, real.long())
@@ -78,12 +84,15 @@ def score(
         own.append(routed[real])
         here = ExpertOutput(experts.logits[real], experts.log_probs[real], experts.seen, None)
         for name, parts in others.items():
-            given = gates[name][done : done + len(wanted)].float()
+            given = gates[name][done : done + len(wanted)].float().to(device)
             parts.append(mix(given, here, "logit").gather(1, wanted)[:, 0])
         done += len(wanted)
         progress.report(task, min(rows.stop, len(windows.input_ids)), len(windows.input_ids))
-    further = {name: torch.cat(parts).double() for name, parts in others.items()}
-    return torch.cat(found).double(), torch.cat(own).double(), further
+
+    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(parts).double().cpu()
+
+    return joined(found), joined(own), {name: joined(parts) for name, parts in others.items()}
 
 
 def fit_pooled(
@@ -94,16 +103,17 @@ def fit_pooled(
     steps: int,
     seed: int,
     task: str = "pooled router",
+    device: torch.device | None = None,
 ) -> FusedForCausalLM:
     """Fuse as published: pooled router, logit mixing, SGD on the contributors' pooled text.
 
-    AdamW, lr 1e-3, batches of 4 in natural proportions (protocol.md section 3). ``chunks`` is the
+    AdamW, lr 1e-3, batches of 4 in natural proportions (as in the released code). ``chunks`` is the
     training text of all contributors together, as published: the coordinator sees all of it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = routing.PooledRouter(base.config.hidden_size, len(specialists))
-    model = fuse(base, specialists, router, frozen_layers)
+    model = fuse(base, specialists, router, frozen_layers).to(device or "cpu")
     model.requires_grad_(False)
     weight = model.router.linear.weight.requires_grad_(True)
     optimizer = torch.optim.AdamW([weight], lr=1e-3)
@@ -111,11 +121,11 @@ def fit_pooled(
     for step in range(steps):
         batch = torch.from_numpy(
             chunks.input_ids[rng.integers(len(chunks), size=4)].astype(np.int64)
-        )
+        ).to(model.device)
         loss = model(batch, labels=batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if (step + 1) % 25 == 0 or step + 1 == steps:
             progress.report(task, step + 1, steps)
-    return model.requires_grad_(False)
+    return model.cpu().requires_grad_(False)

@@ -63,7 +63,7 @@ class Cooperative:
         from tokenizers import Tokenizer
 
         if self.tier.hub_id is not None:
-            return Tokenizer.from_pretrained(self.tier.hub_id, revision=self.tier.revision)
+            return models.load_tokenizer(self.tier)
         path = artifacts.store() / "tokenizers" / f"{self.base_key}.json"
         if artifacts.read_json(path) is None:
             made = packing.train_tokenizer(self.base_documents, self.tier.vocab_size)

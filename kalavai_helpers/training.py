@@ -1,7 +1,7 @@
 """Training: one loop for the base and for every specialist, resumable to the bit.
 
 Linear warm-up over the first tenth, cosine to zero, gradient clip 1.0, AdamW, float32 master
-weights (protocol.md section 2). The state after any checkpoint determines all that follows:
+weights. The state after any checkpoint determines all that follows:
 batches come from (seed, epoch) alone, so a killed run continues as if nothing had happened.
 """
 
@@ -75,7 +75,6 @@ class History:
     """
 
     steps: list[int] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
     probes: list[dict[str, float]] = field(default_factory=list)
     tokens_per_s: float = 0.0
 
@@ -151,7 +150,7 @@ def train(
     for step in range(first, recipe.steps + 1):
         if step in probe_steps and (not history.steps or history.steps[-1] < step):
             seconds += time.perf_counter() - started
-            _probe(model, probes or {}, history, step, float(watch[:, 0].max()))
+            _probe(model, probes or {}, history, step)
             started = time.perf_counter()
         if step == recipe.steps:
             break
@@ -188,12 +187,9 @@ def train(
     return history
 
 
-def _probe(
-    model: PreTrainedModel, probes: dict[str, Windows], history: History, step: int, loss: float
-) -> None:
+def _probe(model: PreTrainedModel, probes: dict[str, Windows], history: History, step: int) -> None:
     model.eval()
     history.steps.append(step)
-    history.train_loss.append(loss)
     history.probes.append({name: mean_loss(model, windows) for name, windows in probes.items()})
     model.train()
 

@@ -21,7 +21,7 @@ def test_device_comes_with_its_reason():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_tier_that_needs_a_gpu_says_what_to_use_instead():
-    with pytest.raises(RuntimeError, match="needs 80 GB of GPU memory, found none: use --tier"):
+    with pytest.raises(RuntimeError, match="needs 130 GB of GPU memory, found none: use --tier"):
         tiers.get("pythia-6.9b").device()
 
 
