@@ -120,7 +120,12 @@ def table(name: str, frame: "pd.DataFrame") -> "pd.DataFrame":
     frame
         The index is stored as a column; every number must be finite.
     """
-    _started()["tables"][name] = frame.reset_index().to_dict("list")
+    plain = frame.reset_index()
+    # Columns by position: JSON files are written with sorted keys.
+    _started()["tables"][name] = {
+        "columns": list(plain.columns),
+        "rows": plain.astype(object).to_numpy().tolist(),
+    }
     return frame
 
 
@@ -128,7 +133,7 @@ def frame_of(run: dict[str, Any], name: str) -> "pd.DataFrame":
     """Return a stored table of a run (from `load` or `recorded.load`), first column as index."""
     import pandas as pd
 
-    frame = pd.DataFrame(run["tables"][name])
+    frame = pd.DataFrame(run["tables"][name]["rows"], columns=run["tables"][name]["columns"])
     return frame.set_index(frame.columns[0])
 
 

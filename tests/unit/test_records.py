@@ -101,3 +101,24 @@ def test_default_folder_is_the_tier(monkeypatch):
     monkeypatch.delenv(records.FOLDER_VARIABLE, raising=False)
     expected = artifacts.project_root() / "_build" / "records" / "laptop" / "01_test.json"
     assert records.path("01_test", "laptop") == expected
+
+
+def test_a_table_comes_back_with_its_index_order_and_types(tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setenv(records.FOLDER_VARIABLE, str(tmp_path))
+    frame = pd.DataFrame({"kind": ["z", "a"], "b": [1.5, 2.5], "a": [1, 2]}, index=["y", "x"])
+    frame.index.name = "method"
+    records.start("01_test", tier="ci", seed=1, corpora="builtin")
+    records.record("gain", 1.0)
+    records.table("summary", frame)
+    records.save()
+    back = records.frame_of(records.load("01_test", "ci"), "summary")
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False, check_index_type=False)
+
+
+def test_a_key_record_that_was_never_recorded_is_an_error():
+    records.start("01_test", tier="ci", seed=1, corpora="builtin", key="gain")
+    records.record("loss", 1.0)
+    with pytest.raises(RuntimeError, match="key record 'gain'"):
+        records.save()
