@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 
-#: One colour per domain for the whole book. Relative luminance lies between 0.13 and 0.30, so
+#: One colour per domain, and per kind of method, for the whole book. Relative luminance lies between 0.13 and 0.30, so
 #: that a line reaches a contrast of 3:1 on the light page and on the dark one.
 DOMAIN_COLOURS: dict[str, str] = {
     "base": "#808080",
@@ -33,6 +33,11 @@ DOMAIN_COLOURS: dict[str, str] = {
     "chemistry": "#d858c2",
     "dialogue": "#10888d",
     "instructions": "#bc7b9a",
+    # kinds of methods, so that two gain figures on a page agree
+    "specialist": "#3583dd",
+    "single model": "#b28717",
+    "fused": "#9350c4",
+    "oracle": "#1ba174",
 }
 SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash"]
