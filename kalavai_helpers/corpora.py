@@ -9,6 +9,7 @@ weights be shipped, see ``data/licences.json``) and ``hub`` (the published data 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import lzma
 import sys
@@ -121,7 +122,6 @@ def split(spec: str, domain: str) -> dict[str, list[Document]]:
 
     Pieces of one source file (chapters of a book, functions of a module) stay together. A source
     with more than 5 % of the domain is a list of independent documents and is split by document.
-    The order is a hash of the source name: new text moves nothing that was there.
     """
     documents = load(spec, domain)
     total = sum(len(document.text) for document in documents)
@@ -187,7 +187,8 @@ def _cached_builtin(domain: str) -> list[tuple[str, str]]:
     key = artifacts.fingerprint(
         artifacts.code_digest(name for name in BUILTIN_MODULES),
         sys.version,
-        artifacts.versions("babel", "numpy", "pandas", "torch"),
+        # Documentation of any installed package may be part of the text.
+        sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions()),
     )
     path = artifacts.store() / "text" / f"builtin-{domain}-{key}.json"
     pairs = artifacts.read_json(path)

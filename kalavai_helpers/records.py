@@ -137,6 +137,33 @@ def frame_of(run: dict[str, Any], name: str) -> "pd.DataFrame":
     return frame.set_index(frame.columns[0])
 
 
+def beside(past: dict[str, Any]) -> "pd.DataFrame":
+    """Return this run's numbers beside those of another run, for the names that both recorded.
+
+    Parameters
+    ----------
+    past
+        Another run of the same chapter, e.g. from `recorded.load`.
+    """
+    import pandas as pd
+
+    run = _started()
+    rows = {}
+    for name, entry in run["records"].items():
+        if name in past["records"]:
+            cells = [_cell(found["records"][name]) for found in (run, past)]
+            rows[name.replace("_", " ")] = [*cells, entry["unit"]]
+    titles = [f"this run ({run['tier']})", f"recorded ({past['tier']})", "unit"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    if isinstance(entry["value"], str):
+        return entry["value"]
+    text = f"{entry['value']:.4g}"
+    return text if entry["low"] is None else f"{text} ({entry['low']:.4g} to {entry['high']:.4g})"
+
+
 def save() -> Path:
     """Write the records of the current chapter atomically and return the file's path.
 

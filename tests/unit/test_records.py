@@ -122,3 +122,16 @@ def test_a_key_record_that_was_never_recorded_is_an_error():
     records.record("loss", 1.0)
     with pytest.raises(RuntimeError, match="key record 'gain'"):
         records.save()
+
+
+def test_two_runs_stand_beside_each_other_for_what_both_recorded():
+    records.start("01_test", tier="ci", seed=1, corpora="builtin")
+    records.record("gain", 1.0, "%", low=0.5, high=1.5)
+    records.record("only_here", 2.0)
+    records.record("verdict", "reproduced")
+    other = {"value": 3.0, "low": None, "high": None}
+    word = {"value": "ambiguous", "low": None, "high": None}
+    table = records.beside({"tier": "laptop", "records": {"gain": other, "verdict": word}})
+    assert list(table.index) == ["gain", "verdict"]
+    assert table.loc["gain"].tolist() == ["1 (0.5 to 1.5)", "3", "%"]
+    assert table.loc["verdict"].tolist()[:2] == ["reproduced", "ambiguous"]
