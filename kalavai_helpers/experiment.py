@@ -48,17 +48,24 @@ class Experiment:
 
 
 def describe(cooperative: Cooperative) -> pd.DataFrame:
-    """What each domain gives: documents and UTF-8 bytes by role, and what the text is."""
+    """What each domain gives: documents and UTF-8 bytes by role, one row a domain."""
     rows = {}
     for domain in cooperative.domains:
-        builtin = cooperative.corpora == "builtin"
-        row = {"text": builtin_text.describe(domain) if builtin else "from your folder"}
+        row = {}
         for role in ("train", "router", "heldout"):
             documents = cooperative.documents(domain, role)
             row[f"{role} documents"] = len(documents)
             row[f"{role} kB"] = round(sum(len(d.text.encode()) for d in documents) / 1000)
         rows[domain] = row
     return pd.DataFrame(rows).T
+
+
+def origins(cooperative: Cooperative) -> dict[str, str]:
+    """One honest sentence a domain on where its text comes from."""
+    if cooperative.corpora == "builtin":
+        return {domain: builtin_text.describe(domain) for domain in cooperative.domains}
+    where = "the published data set" if cooperative.corpora == "hub" else "the folder you named"
+    return {domain: f"Documents of {where}." for domain in cooperative.domains}
 
 
 def curves(cooperative: Cooperative) -> pd.DataFrame:

@@ -125,3 +125,44 @@ def test_menu_of_a_figure_chooses_what_is_shown(chromium, site):
     assert sum(after) == sum(before) > 0
     assert visit.complaints == []
     visit.context.close()
+
+
+# The contrast of each paragraph, list item and table cell with the ground it stands on (WCAG 2).
+CONTRASTS = """
+() => {
+  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => {
+    const linear = [r, g, b].map((v) => {
+      const share = v / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = channels(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.5) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("article :is(p, li, td, th, .kv-badge)")]
+    .filter((node) => node.offsetParent && node.textContent.trim())
+    .map((node) => {
+      const [a, b] = [channels(getComputedStyle(node).color), ground(node)].map(luminance);
+      const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      return [ratio, node.textContent.trim().slice(0, 60)];
+    });
+}
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_text_can_be_read_in_both_themes(chromium, site, name, theme):
+    visit = Visit(chromium, site, name, 1280)
+    visit.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+    visit.page.wait_for_timeout(300)
+    contrasts = visit.page.evaluate(CONTRASTS)
+    assert contrasts
+    assert [text for ratio, text in contrasts if ratio < 4.5] == []
+    visit.context.close()
