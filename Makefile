@@ -34,7 +34,7 @@ serve: $(INSTALLED)  ## the built site on http://localhost:8000
 check: $(INSTALLED)  ## is everything there that a run needs?
 	$(PY) -m kalavai_helpers check --tier $(TIER)
 
-bench: $(INSTALLED)  ## how long the imports take
+bench: $(INSTALLED)  ## speed and memory of this machine
 	$(PY) -m kalavai_helpers bench
 
 notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -73,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     software.set_defaults(act=_environment)
 
-    commands.add_parser("bench", help="time the import and the kernel start").set_defaults(
+    commands.add_parser("bench", help="time imports, training, scoring and routing").set_defaults(
         act=_bench
     )
     return top
@@ -170,12 +169,9 @@ def _environment(options: argparse.Namespace) -> int:
 
 
 def _bench(_: argparse.Namespace) -> int:
-    import time
+    from kalavai_helpers import bench
 
-    for module in ("kalavai_helpers", "torch", "transformers"):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-        print(f"import {module:16} {time.perf_counter() - began:6.2f} s")
+    bench.main()
     return 0
 
 
