@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +79,7 @@ class Law:
         return self.predict(x) - reach, self.predict(x) + reach
 
 
+@cache
 def student_quantile(p: float, degrees: int) -> float:
     """Return the quantile of Student's t for ``p`` ≥ 0.5, by integrating its density."""
     # With t = sqrt(degrees) tan(u) the density becomes cos(u)**(degrees - 1), which is bounded.
