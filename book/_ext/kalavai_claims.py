@@ -24,6 +24,7 @@ VERDICTS = {
     "ambiguous": ("ambiguous", "released values disagree about it; each is named"),
     "untestable": ("not-testable", "nothing that decides it was released"),
 }
+_SILENT = ("", "count", "probability", "R²")  # units that a number is not read with
 COLUMNS = {"verdict": "Verdict", "claim": "Statement", "stated": "Stated", "found": "Recomputed"}
 
 
@@ -105,12 +106,14 @@ class ClaimsDirective(SphinxDirective):
         if row.chapter in self.env.found_docs:
             number = int(Path(row.chapter).name.partition("_")[0])
             text += f' <a href="{row.chapter}.html">Chapter {number}</a>'
-        values = [_number(outcome.value) for outcome in row.outcomes]
+        values = [self._found(row, outcome.value) for outcome in row.outcomes]
         if row.kind == "condition":
             values = [{1.0: "holds", 0.0: "does not hold"}[o.value] for o in row.outcomes]
-        found = "<br>".join(values) or "—"
+        found = "".join(f"<div>{value}</div>" for value in values) or "—"
         stated = "holds" if row.kind == "condition" else row.value.replace("-", "−")
-        stated = html.escape(stated) + (f"\u202f{html.escape(row.unit)}" if row.unit else "")
+        stated = html.escape(stated) + (
+            f"\u202f{html.escape(row.unit)}" if row.unit not in _SILENT else ""
+        )
         key = list(VERDICTS).index(row.verdict)
         order = row.recomputed if row.outcomes else ""
         return (
@@ -119,6 +122,14 @@ class ClaimsDirective(SphinxDirective):
             f'<td>{text}</td><td data-key="{_key(row)}">'
             f'{stated}</td><td data-key="{order}">{found}</td></tr>'
         )
+
+    def _found(self, row: Any, value: float) -> str:
+        """Return a recomputed value and, unless a bound was stated, how far off it is."""
+        if row.value[0] in "<>":
+            return _number(value)
+        apart = value - _key(row)
+        sign = "+" if apart > 0 else ""
+        return f"{_number(value)} <small>{sign}{_number(apart)}</small>"
 
     def _limit(self, row: Any) -> str:
         if not row.tolerance:
