@@ -32,9 +32,9 @@ def _badge(verdict: str) -> str:
     return f'<span class="kv-badge {VERDICTS[verdict][0]}">{verdict}</span>'
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int = 5) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e6:
-        text = f"{value:.5g}"
+        text = f"{float(f'{value:.{digits}g}'):.{max(digits, 5)}g}"
     else:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         text = f"{mantissa}·10<sup>{int(exponent)}</sup>"
@@ -129,7 +129,7 @@ class ClaimsDirective(SphinxDirective):
             return _number(value)
         apart = value - _key(row)
         sign = "+" if apart > 0 else ""
-        return f"{_number(value)} <small>{sign}{_number(apart)}</small>"
+        return f"{_number(value)} <small>{sign}{_number(apart, 2)}</small>"
 
     def _limit(self, row: Any) -> str:
         if not row.tolerance:
