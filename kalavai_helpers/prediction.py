@@ -1,0 +1,219 @@
+"""What a cooperative gains: the published straight line, and exact accounting from losses.
+
+Every number comes from the released values, by id; nothing is typed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kalavai_helpers import published
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_N8 = (
+    "Qwen-1.5B",
+    "Pythia-6.9B",
+    "P1_2-domain",
+    "Pythia-1B",
+    "Pythia-410M",
+    "Exp2_Private",
+    "P2_4-domain",
+    "Exp1_Cross-lingual",
+)
+_N6 = tuple(name for name in _N8 if not name.startswith(("P1_", "P2_")))
+_USED = "regression-n8/all/{}/{}_used/s_na/OLS_input"
+_TABLE = "regression-n6/Pythia-6.9B/prediction_table/mean_divergence/s_na/as_stated"
+_FIRST = "regression-n6/all/n6_first_version_6.9B_8.29_5.81/6.9B_{}_used/s_na/OLS_input"
+# Versions of the fit and the ids that stand in for Pythia-6.9B (divergence, gain).
+VERSIONS: dict[str, tuple[tuple[str, ...], tuple[str, str] | None]] = {
+    "n6, 6.9B at 8.73": (_N6, None),
+    "n6, 6.9B at 8.29": (_N6, (_TABLE, _USED.format("Pythia-6.9B", "gain"))),
+    "n6, first version": (_N6, (_FIRST.format("divergence"), _FIRST.format("gain"))),
+    "n8": (_N8, None),
+}
+
+
+@dataclass(frozen=True)
+class Law:
+    """Least squares through points (divergence, gain), both in percent.
+
+    Attributes
+    ----------
+    slope, intercept, r2, n
+        The line, the share of variance it explains where it was fitted, the number of points.
+    loo
+        (n,) residual of each point against the line through the others, pp.
+    q2
+        1 − Σ loo² / Σ (gain − mean)²: the share explained of points that were left out.
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+    n: int
+    loo: tuple[float, ...]
+    q2: float
+    _spread: tuple[float, float, float]  # mean x, Σ (x − mean)², residual standard error
+
+    def predict(self, divergence: float) -> float:
+        """Return the gain (%) on the line."""
+        return self.slope * divergence + self.intercept
+
+    def prediction_interval(self, x: float, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval (%) in which one new gain at divergence ``x`` lies.
+
+        Student's t with n − 2 degrees of freedom, assuming independent normal errors of equal
+        size: points that share specialists make it too narrow.
+        """
+        centre, width, error = self._spread
+        scale = error * math.sqrt(1 + 1 / self.n + (x - centre) ** 2 / width)
+        reach = scale * student_quantile(0.5 + level / 2, self.n - 2)
+        return self.predict(x) - reach, self.predict(x) + reach
+
+
+@cache
+def student_quantile(p: float, degrees: int) -> float:
+    """Return the quantile of Student's t for ``p`` ≥ 0.5, by integrating its density."""
+    # With t = sqrt(degrees) tan(u) the density becomes cos(u)**(degrees - 1), which is bounded.
+    u = np.linspace(0, math.pi / 2, 200_001)
+    density = np.cos(u) ** (degrees - 1)
+    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    at = float(np.interp(2 * p - 1, mass / mass[-1], u))
+    return math.sqrt(degrees) * math.tan(at)
+
+
+def points(version: str, record: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return the points of one version of the published fit.
+
+    Parameters
+    ----------
+    version
+        One of ``VERSIONS``. The coefficients of a fit to 17 points were released as well, but not
+        which points these are.
+    record
+        Values by id that replace the released ones.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns name, divergence (%), gain (%), divergence_id, gain_id.
+
+    Raises
+    ------
+    ValueError
+        If the points of that version were not released.
+    """
+    import pandas as pd
+
+    if version not in VERSIONS:
+        raise ValueError(f"No released points for {version!r}: choose one of {[*VERSIONS]}")
+    names, instead = VERSIONS[version]
+    rows = []
+    for name in names:
+        ids = _USED.format(name, "divergence"), _USED.format(name, "gain")
+        if name == "Pythia-6.9B" and instead:
+            ids = instead
+        rows.append((name, _value(ids[0], record), _value(ids[1], record), *ids))
+    columns = ["name", "divergence", "gain", "divergence_id", "gain_id"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def fit(points: pd.DataFrame) -> Law:
+    """Return the least-squares line through points with columns divergence and gain.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three points, or all have one divergence.
+    """
+    x, y = points["divergence"].to_numpy(float), points["gain"].to_numpy(float)
+    width = float(((x - x.mean()) ** 2).sum()) if len(x) else 0.0
+    if len(x) < 3 or width == 0:
+        raise ValueError(f"A line needs three points of different divergence, not {len(x)}")
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / width)
+    residual = y - y.mean() - slope * (x - x.mean())
+    total = float(((y - y.mean()) ** 2).sum())
+    leverage = 1 / len(x) + (x - x.mean()) ** 2 / width
+    loo = residual / (1 - leverage)  # exact for least squares: no refit needed
+    return Law(
+        slope=slope,
+        intercept=float(y.mean() - slope * x.mean()),
+        r2=1 - float((residual**2).sum()) / total,
+        n=len(x),
+        loo=tuple(loo.tolist()),
+        q2=1 - float((loo**2).sum()) / total,
+        _spread=(float(x.mean()), width, math.sqrt(float((residual**2).sum()) / (len(x) - 2))),
+    )
+
+
+def account(diagonal: list[float], best: float, fused: list[float] | float) -> dict[str, float]:
+    """Split a gain over the best specialist into what the losses determine exactly.
+
+    Parameters
+    ----------
+    diagonal
+        (D,) lowest specialist loss on every domain, nats/token.
+    best
+        Equal-weight loss of the best single specialist, nats/token.
+    fused
+        (D,) losses of the fused model, or its equal-weight loss alone, nats/token.
+
+    Returns
+    -------
+    dict
+        ``oracle`` (gain of always using the best specialist of a domain), ``regret`` (lost where
+        the fused model is worse than that), ``bonus`` (won where it is better) and ``gain`` =
+        oracle − regret + bonus, in percent of ``best``. From an equal-weight loss only the net of
+        regret and bonus is known.
+    """
+    each = np.asarray(diagonal, float)
+    parts = np.asarray([fused] if np.isscalar(fused) else fused, float)
+    excess = parts - (each.mean() if len(parts) == 1 else each)
+    scale = 100 / best
+    oracle = scale * (best - float(each.mean()))
+    regret = scale * float(np.maximum(excess, 0).mean())
+    bonus = scale * float(np.maximum(-excess, 0).mean())
+    return {"oracle": oracle, "regret": regret, "bonus": bonus, "gain": oracle - regret + bonus}
+
+
+def _value(id: str, record: Mapping[str, float] | None) -> float:
+    return record[id] if record is not None else published.value(id)
+
+
+def accounting(record: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return exact accounting beside every released corrected gain whose losses were released.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a condition: name, losses (``matrix``: specialists × domains were released;
+        ``diagonal``: own-domain losses, or base losses and divergences), oracle, regret, bonus,
+        gain, released, error (gain − released, pp), released_id.
+    """
+    import pandas as pd
+
+    from kalavai_helpers import released_losses
+
+    rows = []
+    for case in released_losses.cases(lambda id: _value(id, record)):
+        parts = account(case.diagonal, case.best, case.fused)
+        released = _value(case.gain_id, record)
+        rows.append(
+            {
+                "name": case.name,
+                "losses": case.losses,
+                **parts,
+                "released": released,
+                "error": parts["gain"] - released,
+                "released_id": case.gain_id,
+            }
+        )
+    return pd.DataFrame(rows)
