@@ -220,12 +220,11 @@ def _python_only(source: str) -> str:
 
 
 def _path_parts(source: str) -> set[str]:
-    return {
-        part
-        for node in ast.walk(_parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        for part in node.value.split("/")
-    }
+    """Return what may be part of a path: pieces of strings, and attributes (`artifacts.data()`)."""
+    nodes = list(ast.walk(_parse(source)))
+    strings = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return attributes | {part for string in strings for part in string.split("/")}
 
 
 def _data(root: Path, sources: list[str], modules: Mapping[str, str]) -> dict[str, Any]:
@@ -233,7 +232,7 @@ def _data(root: Path, sources: list[str], modules: Mapping[str, str]) -> dict[st
     digests = {}
     for entry in sorted((root / "data").glob("*")):
         named = any({"data", entry.name} <= _path_parts(source) for source in sources)
-        if entry.name in modules or named:
+        if entry.stem in modules or named:
             files = [entry] if entry.is_file() else sorted(entry.rglob("*"))
             digests[entry.name] = {
                 str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()

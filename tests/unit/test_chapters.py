@@ -89,6 +89,22 @@ def test_changed_data_reaches_the_chapters_that_read_it(project, folder, expecte
     assert changed(before, keys(project)) == expected
 
 
+@pytest.mark.parametrize(
+    ("entry", "module"),
+    [("licences.json", "corpora"), ("published/values.csv", "published"), ("claims.csv", "claims")],
+)
+def test_the_real_helpers_data_counts(tmp_path, entry, module):
+    (tmp_path / "notebooks").mkdir()
+    write_chapter(tmp_path, "01_reads", f"from kalavai_helpers import {module}")
+    write_chapter(tmp_path, "02_does_not", "from kalavai_helpers import tiers")
+    path = tmp_path / "data" / entry
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    before = keys(tmp_path)
+    path.write_text('{"open": []}')
+    assert changed(before, keys(tmp_path)) == {"01_reads"}
+
+
 def test_bare_import_of_the_package_counts_as_every_module(project):
     write_chapter(project, "04_all", "import kalavai_helpers as kh\nkh.unused")
     found = chapters.dependencies(project, ["import kalavai_helpers as kh"])
