@@ -86,6 +86,14 @@ def test_the_recorded_run_has_recipe_environment_and_duration():
     assert ":" not in recorded["corpora"]
 
 
+def test_chapter_1_compares_bits_per_byte_with_the_recorded_run():
+    recorded = json.loads((ROOT / "data/recorded/laptop/01_protocol.json").read_text("utf-8"))
+    this_run = json.loads((ROOT / "_build/records/ci/01_protocol.json").read_text("utf-8"))
+    for name in ("bits_per_byte_base", "bits_per_byte_evidence"):
+        assert this_run["records"][name]["unit"] == recorded["records"][name]["unit"]
+        assert 0 < recorded["records"][name]["value"] < 8
+
+
 def test_the_recorded_model_is_small_loads_and_routes():
     from kalavai_helpers import recorded, scoring
 
