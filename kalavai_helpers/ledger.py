@@ -92,6 +92,28 @@ class Ledger:
         joined = torch.cat([self.log_probs, log_probs[:, None]], 1)
         return replace(self, models=(*self.models, name), log_probs=joined)
 
+    def restrict(self, domains: tuple[str, ...]) -> Ledger:
+        """The ledger of the cooperative of some of the domains: their experts, their documents.
+
+        The weight average is left out: it is of all specialists.
+        """
+        models = tuple(m for m in self.models if m in (BASE, *domains))
+        keep = torch.isin(self.group, torch.tensor([self.groups.index(d) for d in domains]))
+        tokens = keep[self.document]
+        order = torch.full((len(self.groups),), -1)
+        order[[self.groups.index(d) for d in domains]] = torch.arange(len(domains))
+        return Ledger(
+            models=models,
+            experts=domains,
+            groups=domains,
+            log_probs=self.log_probs[tokens][:, [self.models.index(m) for m in models]],
+            features=self.features[tokens],
+            document=(keep.cumsum(0) - 1)[self.document[tokens]],
+            window=self.window[tokens].unique_consecutive(return_inverse=True)[1],
+            group=order[self.group[keep]],
+            n_bytes=self.n_bytes[keep],
+        )
+
 
 @torch.no_grad()
 def score(

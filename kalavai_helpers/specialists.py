@@ -25,6 +25,15 @@ BASE = "base"
 BASE_SEED = 42
 """The base is one checkpoint for all seeds, as published; seeds vary the specialists."""
 
+# fmt: off
+BASE_FIELDS = (
+    "hub_id", "revision", "vocab_size", "hidden_size", "n_layers", "n_heads", "seq_len",
+    "batch_size", "base_steps", "base_lr", "base_bytes",
+)
+SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers", "heldout_bytes")
+# fmt: on
+"""Fields of a tier that make a base, and those that make a specialist of that base."""
+
 CODE = ("corpora", "hub_text", "models", "packing", "specialists", "training")
 PROBE_WINDOWS = 16
 
@@ -46,7 +55,7 @@ class Cooperative:
         """Fingerprint of everything that makes the base."""
         mix = [d.id for d in self.base_documents] if self.tier.hub_id is None else []
         return artifacts.fingerprint(
-            {k: v for k, v in self.tier.recipe().items() if not k.startswith("specialist")},
+            {name: getattr(self.tier, name) for name in BASE_FIELDS},
             mix,
             artifacts.code_digest(CODE),
             artifacts.versions("torch", "transformers", "tokenizers"),
@@ -55,7 +64,7 @@ class Cooperative:
     @cached_property
     def base_documents(self) -> list[corpora.Document]:
         """The base mix of the text source."""
-        return corpora.base_mix(self.corpora, 2 * self.tier.train_bytes)
+        return corpora.base_mix(self.corpora, self.tier.base_bytes)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -85,7 +94,7 @@ class Cooperative:
             return artifacts.store() / "models" / f"base-{self.base_key}.safetensors"
         key = artifacts.fingerprint(
             self.base_key,
-            self.tier.recipe(),
+            {name: getattr(self.tier, name) for name in SPECIALIST_FIELDS},
             [document.id for document in self.documents(name, "train")],
             self.domains,  # probes on all of them are part of the stored history
             self.seed,
@@ -153,7 +162,8 @@ class Cooperative:
             task,
             device=device,
             autocast=dtype if device.type == "cuda" else None,
-            probes={domain: self._probe(domain) for domain in self.domains},
+            # The base serves every cooperative: probes of one of them would not be its own.
+            probes={d: self._probe(d) for d in self.domains if name != BASE},
         )
 
     def _probe(self, domain: str) -> packing.Windows:

@@ -33,8 +33,8 @@ class Tier:
         Optimiser steps and peak learning rate.
     frozen_layers
         k: embedding and first k blocks stay as in the base.
-    train_bytes, heldout_bytes
-        Upper bound of UTF-8 bytes a domain for training and for evaluation.
+    base_bytes, train_bytes, heldout_bytes
+        Upper bound of UTF-8 bytes: of the base mix; a domain, for training and for evaluation.
     router_steps
         Steps of the published SGD router (500 in the paper).
     n_seeds
@@ -59,6 +59,7 @@ class Tier:
     specialist_steps: int = 200
     specialist_lr: float = 1.5e-3
     frozen_layers: int = 1
+    base_bytes: int = 3_000_000
     train_bytes: int = 1_500_000
     heldout_bytes: int = 90_000
     router_steps: int = 500
@@ -73,6 +74,10 @@ class Tier:
     def seeds(self, first: int) -> tuple[int, ...]:
         """Seeds of a run: ``first``, then the published ones that are left."""
         return (first, *(seed for seed in PUBLISHED_SEEDS if seed != first))[: self.n_seeds]
+
+    def sweep(self) -> Tier:
+        """The recipe for chapters that train dozens of models: smaller where the base is ours."""
+        return replace(self, **_SWEEPS.get(self.name, {}))
 
     def device(self) -> tuple[torch.device, torch.dtype, str]:
         """Device and compute dtype of this machine for this tier, with the reason.
@@ -118,10 +123,26 @@ _LAPTOP = replace(
     specialist_steps=300,
     specialist_lr=1e-3,
     frozen_layers=3,
+    base_bytes=8_000_000,
     train_bytes=4_000_000,
     heldout_bytes=400_000,
     n_seeds=1,
 )
+_SWEEPS: dict[str, dict[str, int]] = {
+    "ci": {"hidden_size": 32, "batch_size": 8, "heldout_bytes": 40_000},
+    "laptop": {
+        "vocab_size": 2048,
+        "hidden_size": 64,
+        "n_layers": 4,
+        "n_heads": 4,
+        "seq_len": 128,
+        "base_steps": 1000,
+        "specialist_steps": 200,
+        "frozen_layers": 1,
+        "heldout_bytes": 100_000,
+        "n_seeds": 3,
+    },
+}
 _PYTHIA = replace(
     _CI,
     name="pythia-410m",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ from .packing import IGNORE, Chunks, Windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Objective = Callable[[torch.nn.Module, torch.Tensor, np.ndarray], torch.Tensor]
+"""Loss of (model, batch of ids (B, T + 1), indices of the chunks (B,)); a scalar in nats."""
 
 CHECK_EVERY = 25
 """Steps between looks at the losses: a look waits for the device, so not at each step."""
@@ -79,6 +83,12 @@ class History:
     tokens_per_s: float = 0.0
 
 
+def next_token_loss(model: torch.nn.Module, batch: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """Mean next-token cross-entropy of a batch of ids (B, T + 1), nats/token."""
+    logits = model(batch[:, :-1]).logits
+    return functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, windows: Windows, batch_size: int = 16) -> float:
     """Mean next-token cross-entropy over all tokens of the windows, nats/token."""
@@ -103,6 +113,7 @@ def train(
     *,
     device: torch.device | None = None,
     autocast: torch.dtype | None = None,
+    objective: Objective = next_token_loss,
     probes: dict[str, Windows] | None = None,
     n_probes: int = 8,
     checkpoint_every: int = 50,
@@ -120,6 +131,8 @@ def train(
         Name for progress lines and errors, e.g. ``specialist code (seed 42)``.
     autocast
         Compute dtype on a GPU; weights and optimiser state stay float32.
+    objective
+        What is minimised.
     probes
         Held-out windows a domain, evaluated ``n_probes`` times on the way.
 
@@ -159,8 +172,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            logits = model(batch[:, :-1]).logits
-            loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+            loss = objective(model, batch, rows)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(named.values(), recipe.clip)
