@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test lint lab serve check bench notebooks environment clean
+.PHONY: book test lint lab serve check bench notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
 	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
@@ -42,6 +42,9 @@ notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter
 
 environment: $(INSTALLED)  ## rewrite environment.yml from pyproject.toml
 	$(PY) -m kalavai_helpers environment
+
+expected: $(INSTALLED)  ## run every chapter with five seeds, keep the spread for CI
+	$(PY) -m kalavai_helpers expect --tier $(TIER)
 
 clean:  ## forget everything that was built, trained models included
 	rm -rf _build

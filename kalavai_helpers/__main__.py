@@ -52,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("--fused", action="store_true", help="keep the fused model as well")
     keep.set_defaults(act=_record)
 
+    expect = commands.add_parser("expect", help="measure the spread over seeds, for CI to compare")
+    expect.add_argument("--tier", default="ci")
+    expect.set_defaults(act=_expect)
+
     check = commands.add_parser("check", help="check this machine and installation")
     check.add_argument("--tier", default="ci")
     check.add_argument("--corpora", metavar="SOURCE")
@@ -128,6 +132,14 @@ def _record(options: argparse.Namespace) -> int:
         kept.append(recorded.keep_fused(tier, options.seed, corpora))
     for path in kept:
         print(f"{path.relative_to(artifacts.project_root())} written")
+    return 0
+
+
+def _expect(options: argparse.Namespace) -> int:
+    from kalavai_helpers import expected
+
+    path = expected.measure(options.tier)
+    print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 
 

@@ -55,7 +55,9 @@ class Claim:
     reason
         Why this tolerance, or why there is none.
     chapter
-        Page of the chapter that measures it, or empty.
+        Page of the chapter that asks it again, or empty.
+    measured
+        Records of chapters that say what this book found, as ``CHAPTER/NAME``.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Claim:
     tolerance: float
     reason: str
     chapter: str
+    measured: tuple[str, ...]
 
     @property
     def number(self) -> float:
@@ -100,7 +103,8 @@ def load() -> tuple[Claim, ...]:
     found = []
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            line["published"] = tuple(line["published"].split())
+            for names in ("published", "measured"):
+                line[names] = tuple(line[names].split())
             line["tolerance"] = float(line["tolerance"] or _rounding(line["value"]))
             found.append(Claim(**line))
     return tuple(found)

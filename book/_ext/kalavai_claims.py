@@ -8,13 +8,17 @@ the page itself: search, filters and sorting (claims.js) need neither a kernel n
 from __future__ import annotations
 
 import html
+import json
 import zlib
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 # Verdict → how its badge looks, and what it means.
@@ -25,7 +29,14 @@ VERDICTS = {
     "untestable": ("not-testable", "nothing that decides it was released"),
 }
 _SILENT = ("", "count", "probability", "R²")  # units that a number is not read with
-COLUMNS = {"verdict": "Verdict", "claim": "Statement", "stated": "Stated", "found": "Recomputed"}
+COLUMNS = {
+    "verdict": "Verdict",
+    "claim": "Statement",
+    "stated": "Stated",
+    "found": "Recomputed",
+    "measured": "This book",
+}
+_RECORDED = "laptop"  # the tier whose runs are kept beside the built one
 
 
 def _badge(verdict: str) -> str:
@@ -120,8 +131,22 @@ class ClaimsDirective(SphinxDirective):
             f'<tr id="claim-{row.id}" data-verdict="{row.verdict}" data-section="'
             f'{html.escape(row.section)}"><td data-key="{key}">{_badge(row.verdict)}</td>'
             f'<td>{text}</td><td data-key="{_key(row)}">'
-            f'{stated}</td><td data-key="{order}">{found}</td></tr>'
+            f'{stated}</td><td data-key="{order}">{found}</td>{self._measured(row)}</tr>'
         )
+
+    def _measured(self, row: Any) -> str:
+        """Return the cell of what chapters found: in this build, and in the recorded run."""
+        lines, key = [], ""
+        for name in row.measured:
+            chapter, _, record = name.partition("/")
+            for tier, run in _runs(self.config, self.env, chapter).items():
+                entry = run.get("records", {}).get(record)
+                if entry is not None:
+                    key = key if key or isinstance(entry["value"], str) else entry["value"]
+                    lines.append(f"<div><small>{tier}</small> {_finding(entry)}</div>")
+                elif tier == self.config.kalavai_tier:
+                    logger.warning("claim %s: no record %s at tier %s", row.id, name, tier)
+        return f'<td data-key="{key}">{"".join(lines) or "—"}</td>'
 
     def _found(self, row: Any, value: float) -> str:
         """Return a recomputed value and, unless a bound was stated, how far off it is."""
@@ -135,6 +160,34 @@ class ClaimsDirective(SphinxDirective):
         if not row.tolerance:
             return html.escape(row.reason)
         return f"Agrees within {_number(row.tolerance)}: {html.escape(row.reason)}."
+
+
+def _runs(config: Any, env: Any, chapter: str) -> dict[str, dict]:
+    """Return the saved runs of a chapter by tier: the built one first, then the recorded one."""
+    from kalavai_helpers import recorded
+
+    root, tier = Path(config.kalavai_root), config.kalavai_tier
+    paths = {tier: root / "_build" / "records" / tier / f"{chapter}.json"}
+    paths.setdefault(_RECORDED, recorded.folder(_RECORDED) / f"{chapter}.json")
+    for path in paths.values():
+        env.note_dependency(str(path))
+    return {
+        name: json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        for name, path in paths.items()
+    }
+
+
+def _finding(entry: dict) -> str:
+    """Return a record as the ledger shows it: a badge for a verdict, else the number."""
+    if isinstance(entry["value"], str):
+        look = entry["value"]
+        return f'<span class="kv-badge {look}">{look.replace("-", " ")}</span>'
+    text = _number(entry["value"], 3)
+    if entry["unit"] not in _SILENT:
+        text += f"\u202f{html.escape(entry['unit'])}"
+    if entry["low"] is not None:
+        text += f" <small>{_number(entry['low'], 3)} to {_number(entry['high'], 3)}</small>"
+    return text
 
 
 def _key(row: Any) -> float:
