@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,26 +83,27 @@ class Plan:
 def plan(tier: Tier, seed: int) -> Plan:
     """Choose the runs that a tier can afford.
 
-    The longest run takes 1.5 times the tier's specialist steps at ``ci`` (one seed) and 2.5 times
-    at ``laptop`` (all seeds for the two depths that are compared). Published checkpoints get the
+    The longest run takes 1.5 times the tier's specialist steps at ``ci`` (one seed) and twice
+    them at ``laptop`` (all seeds for the two depths that are compared). Published checkpoints get the
     published durations and depths.
     """
     if tier.hub_id is not None:
         steps, depths, sweep = PUBLISHED_STEPS, (0, 4, 12), (0, 2, 4, 6, 8, 12)
     else:
-        longest = tier.specialist_steps * (1.5 if tier.name == "ci" else 2.5)
+        longest = tier.specialist_steps * (1.5 if tier.name == "ci" else 2)
         steps = tuple(max(1, round(longest * share)) for share in FRACTIONS)
         # The published four of 24 blocks are a sixth; of four blocks, half is the mildest choice
         # that differs from both ends.
         depths = (0, tier.n_layers // 2, tier.n_layers - 1)
         sweep = tuple(range(tier.n_layers + 1))
+    scarce = steps[-1] * tier.batch_size * tier.seq_len * BYTES_PER_TOKEN // PASSES
     return Plan(
         steps=steps,
         depths=depths,
         sweep=sweep,
         sweep_steps=2000 if tier.hub_id is not None else steps[-2],
         seeds=tier.seeds(seed)[: 1 if tier.name == "ci" else None],
-        train_bytes=steps[-1] * tier.batch_size * tier.seq_len * BYTES_PER_TOKEN // PASSES,
+        train_bytes=scarce if tier.hub_id is None else tier.train_bytes,
     )
 
 
@@ -219,7 +221,7 @@ def measure(cooperatives: dict[Condition, Cooperative]) -> dict[Condition, Outco
     return outcomes
 
 
-def _keep(path, found: ledger.Ledger) -> None:
+def _keep(path: Path, found: ledger.Ledger) -> None:
     fused = evaluation.route(found, {EVIDENCE: routing.EvidenceRouter()})[EVIDENCE]
     table = evaluation.losses(found, {EVIDENCE: fused.log_probs})
     account = evaluation.account(found, EVIDENCE, fused.log_probs, fused.gates)
@@ -264,7 +266,9 @@ def _score_all(
     return scored
 
 
-def _score(cooperative: Cooperative, domain: str, windows: packing.Windows, single_thread: bool):
+def _score(
+    cooperative: Cooperative, domain: str, windows: packing.Windows, single_thread: bool
+) -> np.ndarray:
     if single_thread:
         torch.set_num_threads(1)
     tier = cooperative.tier

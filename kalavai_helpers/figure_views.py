@@ -12,6 +12,8 @@ from .figure_curves import curves
 if TYPE_CHECKING:
     import pandas as pd
 
+_APART = ((0.0, 0.43), (0.57, 1.0))
+
 
 def views(figures: Mapping[str, go.Figure]) -> go.Figure:
     """Join figures into one whose buttons show one of them at a time, the first at the start.
@@ -71,11 +73,25 @@ def _axes(figure: go.Figure) -> list[str]:
     return sorted(key for key in figure.layout.to_plotly_json() if key[1:5] == "axis")
 
 
-def log_curves(series: Sequence[Mapping[str, Any]], x_title: str, y_title: str) -> go.Figure:
-    """Draw :func:`figure_curves.curves` over a logarithmic x axis, in two columns."""
+def log_curves(
+    series: Sequence[Mapping[str, Any]], x_title: str, y_title: str, *, own_scales: bool = False
+) -> go.Figure:
+    """Draw :func:`figure_curves.curves` over a logarithmic x axis, in two columns.
+
+    Parameters
+    ----------
+    own_scales
+        Give each of the two panels its own y axis, with room for its labels on a phone.
+    """
     fig = curves(series, x_title, y_title, columns=2)
     # Powers of ten only: a phone has room for three labels a panel.
-    return fig.update_xaxes(type="log", dtick=1, tickformat="~s")
+    fig.update_xaxes(type="log", dtick=1, tickformat="~s")
+    if own_scales:
+        fig.update_yaxes(matches=None, showticklabels=True)
+        for column, (start, end) in enumerate(_APART):
+            fig.update_xaxes(domain=[start, end], col=column + 1)
+            fig.layout.annotations[column].x = (start + end) / 2
+    return fig
 
 
 def by_depth(rows: pd.DataFrame, label: str = "{} frozen") -> list[dict[str, Any]]:
