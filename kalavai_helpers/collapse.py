@@ -218,11 +218,11 @@ def mended(table: pd.DataFrame) -> tuple[int, int]:
 def course(fits: Sequence[Fit], found: Ledger, steps: int) -> pd.DataFrame:
     """Share of seeds with a misrouted domain while the routers train: steps × conditions."""
     at = [*(look for look in pooled_fit.LOOKS if look < steps), steps]
-    share: dict[str, np.ndarray] = {}
+    share, best = {}, _best(found)
     for condition in dict.fromkeys(one.condition for one in fits):
         runs = [one.looks for one in fits if one.condition == condition]
-        wrong = [[bool(misrouted(look, found)) for look in looks] for looks in runs]
-        share[condition] = np.mean(wrong, axis=0)
+        wrong = (np.stack(runs).argmax(-1) != best).any(-1)
+        share[condition] = wrong.mean(0)
     return pd.DataFrame(share, index=pd.Index(at, name="step"))
 
 
