@@ -226,18 +226,22 @@ def course(fits: Sequence[Fit], found: Ledger, steps: int) -> pd.DataFrame:
     return pd.DataFrame(share, index=pd.Index(at, name="step"))
 
 
-def skewed(fitting: Ledger, chunks: Sequence[int] = RELEASED_CHUNKS) -> Ledger:
-    """The tokens of a ledger in given proportions of the domains: leading tokens of each.
+def skewed(fitting: Ledger, chunks: Sequence[int] = RELEASED_CHUNKS) -> tuple[torch.Tensor, Ledger]:
+    """A ledger for fitting in given proportions of the domains: by weights, and by leaving out.
 
-    As many tokens as the scarcest domain allows; for fitting only, its documents are incomplete.
+    Returns
+    -------
+    Weights (n,) that give each domain its share while all of its text stays; and the ledger of
+    leading tokens of each domain, as many as the scarcest domain allows.
     """
-    counts = np.bincount(fitting.token_group, minlength=len(fitting.groups))
-    wanted = np.array(chunks[: len(counts)], float)
-    kept = (wanted * (counts / wanted).min()).astype(int).clip(1)
     groups = fitting.token_group
+    counts = torch.bincount(groups, minlength=len(fitting.groups)).double()
+    wanted = torch.tensor(chunks[: len(counts)]).double()
+    kept = (wanted * (counts / wanted).min()).round().long().clamp_min(1)
     rows = torch.cat([(groups == d).nonzero()[:k, 0] for d, k in enumerate(kept)])
     parts = ("log_probs", "features", "document", "window")
-    return replace(fitting, **{name: getattr(fitting, name)[rows] for name in parts})
+    scarce = replace(fitting, **{name: getattr(fitting, name)[rows] for name in parts})
+    return (wanted / wanted.sum() / counts)[groups], scarce
 
 
 def rate(count: int, n: int, level: float = 0.95) -> Estimate:

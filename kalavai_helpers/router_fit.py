@@ -29,7 +29,11 @@ class EMFit:
 
 
 def fit_em(
-    ledger: Ledger, iterations: int = 30, penalty: float = 1e-4, tolerance: float = 1e-5
+    ledger: Ledger,
+    iterations: int = 30,
+    penalty: float = 1e-4,
+    tolerance: float = 1e-5,
+    weights: torch.Tensor | None = None,
 ) -> EMFit:
     """Fit a linear router by EM, on documents that the specialists did not train on.
 
@@ -44,11 +48,15 @@ def fit_em(
     ----------
     tolerance
         Stop when an iteration gains less, in nats/token.
+    weights
+        (n,) how much each token counts, of any scale; all alike by default.
     """
     features, log_probs = ledger.features.double(), ledger.expert_log_probs
     router = LinearRouter(features.shape[1], log_probs.shape[1])
-    router.mean.copy_(features.mean(0))
-    router.scale.copy_(features.std(0).clamp_min(1e-3))
+    counts = torch.ones(len(ledger), dtype=torch.float64) if weights is None else weights.double()
+    counts = counts / counts.sum()
+    router.mean.copy_(counts @ features)
+    router.scale.copy_((counts @ (features - router.mean).square()).sqrt().clamp_min(1e-3))
     inputs = (features - router.mean) / router.scale
     weight = torch.zeros(router.weight.shape, dtype=torch.float64)
 
@@ -56,11 +64,11 @@ def fit_em(
         return functional.linear(inputs, weight).log_softmax(-1) + log_probs
 
     def objective() -> float:
-        return float(joint().logsumexp(-1).mean() - penalty * weight.square().sum())
+        return float(counts @ joint().logsumexp(-1) - penalty * weight.square().sum())
 
     found = [objective()]
     for _ in range(iterations):
-        weight = _maximise(inputs, joint().softmax(-1), weight, penalty)
+        weight = _maximise(inputs, counts[:, None] * joint().softmax(-1), weight, penalty)
         found.append(objective())
         if found[-1] - found[-2] < tolerance:
             break
@@ -72,14 +80,14 @@ def fit_em(
 def _maximise(
     inputs: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, penalty: float
 ) -> torch.Tensor:
-    """M-step: logistic regression on soft labels ``shares`` (n, N), from ``weight`` on."""
+    """M-step: logistic regression on soft labels, ``shares`` (n, N) of a total of one."""
     weight = weight.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([weight], max_iter=5, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         log_gates = functional.linear(inputs, weight).log_softmax(-1)
-        value = -(shares * log_gates).sum(-1).mean() + penalty * weight.square().sum()
+        value = -(shares * log_gates).sum() + penalty * weight.square().sum()
         value.backward()
         return value
 

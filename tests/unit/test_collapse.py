@@ -1,6 +1,7 @@
 """The published pooled router on cached states: exact, seeded, and its collapse is recognised."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
@@ -127,6 +128,40 @@ def test_a_study_is_read_back_as_it_was_fitted_and_its_gain_adds_up(tiny, found,
     assert table.gain.iloc[0] == pytest.approx(
         evaluation.gain_pct(fused, "fused", found.experts).value
     )
+
+
+def test_a_skewed_ledger_has_the_wanted_proportions(found):
+    weights, scarce = collapse.skewed(found, (8, 1, 1))
+    shares = torch.bincount(found.token_group, weights)
+    assert (shares / shares.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1])
+    kept = torch.bincount(scarce.token_group)
+    assert (kept / kept.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+    assert len(scarce.features) == len(scarce) == len(scarce.window)
+
+
+def fits_table(rows):
+    frame = pd.DataFrame(rows, columns=["condition", "seed", "collapsed", "captured", "gain"])
+    return frame.set_index(["condition", "seed"])
+
+
+def test_collapses_are_counted_by_symptom_and_by_loss_and_mended_by_seed():
+    table = fits_table(
+        [
+            ("plain", 0, "a → b", -1.0, 2.0),
+            ("plain", 1, "", 0.4, 8.0),
+            ("curriculum", 0, "", 0.9, 9.0),
+            ("curriculum", 1, "b → a", 0.1, 3.0),
+            ("skewed, plain", 0, "b → a", 0.1, 3.0),
+            ("skewed, plain", 1, "", 0.8, 8.0),
+            ("skewed, curriculum", 0, "b → a", 0.2, 3.5),
+            ("skewed, curriculum", 1, "", 0.8, 8.0),
+        ]
+    )
+    counted = collapse.frequency(table)
+    assert counted.misrouted.tolist() == [1, 1, 1, 1]
+    assert counted.lost_half.tolist() == [2, 1, 1, 1]
+    assert counted.loc["plain", ["gain_min", "gain_max"]].tolist() == [2.0, 8.0]
+    assert collapse.mended(table) == (2, 1)
 
 
 @pytest.mark.parametrize(

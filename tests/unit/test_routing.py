@@ -179,3 +179,18 @@ def test_em_reaches_what_climbing_directly_reaches(fitting):
         for name, router in fitted.items()
     }
     assert losses["em"] == pytest.approx(losses["direct"], abs=2e-3)
+
+
+def test_em_weighs_tokens_as_if_they_were_repeated(fitting):
+    from dataclasses import replace
+
+    from kalavai_helpers import router_fit
+
+    twice = torch.arange(len(fitting)).repeat_interleave(1 + (fitting.token_group == 0))
+    parts = ("log_probs", "features", "document", "window")
+    repeated = replace(fitting, **{name: getattr(fitting, name)[twice] for name in parts})
+    weights = 1.0 + (fitting.token_group == 0)
+    one = router_fit.fit_em(fitting, 60, tolerance=1e-9, weights=weights).objective[-1]
+    assert one == pytest.approx(
+        router_fit.fit_em(repeated, 60, tolerance=1e-9).objective[-1], abs=1e-3
+    )
