@@ -117,12 +117,12 @@ def gate_matrices(
                     "len": 1,
                     "y": 0,
                     "yanchor": "top",
-                    "pad": {"t": 46, "l": 6, "r": 6},
+                    "pad": {"t": 62, "l": 6, "r": 6},
                 }
             ],
-            margin_b=96,
+            margin_b=112,
         )
     fig.update_annotations(font_size=12)
-    fig.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont_size=11)
+    fig.update_xaxes(type="category", showgrid=False, tickfont_size=11)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False, tickfont_size=11)
     return fig
