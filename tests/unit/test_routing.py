@@ -121,3 +121,76 @@ def test_a_router_that_is_not_causal_cannot_be_read_off_a_ledger(tiny):
 
     with pytest.raises(ValueError, match="not causal"):
         routing.ledger_gates(routing.PooledRouter(4, 3), ledger.build(tiny))
+
+
+@pytest.fixture(scope="module")
+def fitting(tiny):
+    from kalavai_helpers import ledger
+
+    return ledger.build(tiny, "router")
+
+
+def test_em_never_lowers_the_likelihood_and_starts_at_the_uniform_mixture(fitting):
+    from kalavai_helpers import router_fit
+
+    objective = router_fit.fit_em(fitting, iterations=8, tolerance=0.0).objective
+    log_probs = fitting.expert_log_probs
+    uniform = routing.fuse_log_probs(torch.full_like(log_probs, 1 / 3), log_probs).mean()
+    assert objective[0] == pytest.approx(float(uniform), abs=1e-9)
+    assert (np.diff(objective) >= -1e-9).all()
+    assert objective[-1] > objective[0]
+    # ... and the uniform mixture is within ln N of the best expert of every token.
+    assert objective[0] >= float(log_probs.max(1).values.mean()) - math.log(3)
+
+
+def test_em_has_no_seed(fitting):
+    from kalavai_helpers import router_fit
+
+    torch.manual_seed(1)
+    first = router_fit.fit_em(fitting, iterations=3).router.weight
+    torch.manual_seed(2)
+    assert torch.equal(first, router_fit.fit_em(fitting, iterations=3).router.weight)
+
+
+def test_em_treats_the_experts_alike(fitting):
+    """Renaming the experts renames the gates and changes nothing else."""
+    from dataclasses import replace
+
+    from kalavai_helpers import router_fit
+
+    order = (2, 0, 1)
+    renamed = replace(fitting, experts=tuple(fitting.experts[i] for i in order))
+    weight = router_fit.fit_em(fitting, iterations=4).router.weight
+    assert torch.allclose(
+        router_fit.fit_em(renamed, iterations=4).router.weight, weight[list(order)], atol=1e-4
+    )
+
+
+def test_em_reaches_what_climbing_directly_reaches(fitting):
+    from kalavai_helpers import router_fit
+
+    fitted = {"em": router_fit.fit_em(fitting, 60).router, "direct": routing.fit_linear(fitting)}
+    losses = {
+        name: float(
+            -routing.fuse_log_probs(
+                routing.ledger_gates(router, fitting), fitting.expert_log_probs
+            ).mean()
+        )
+        for name, router in fitted.items()
+    }
+    assert losses["em"] == pytest.approx(losses["direct"], abs=2e-3)
+
+
+def test_em_weighs_tokens_as_if_they_were_repeated(fitting):
+    from dataclasses import replace
+
+    from kalavai_helpers import router_fit
+
+    twice = torch.arange(len(fitting)).repeat_interleave(1 + (fitting.token_group == 0))
+    parts = ("log_probs", "features", "document", "window")
+    repeated = replace(fitting, **{name: getattr(fitting, name)[twice] for name in parts})
+    weights = 1.0 + (fitting.token_group == 0)
+    one = router_fit.fit_em(fitting, 60, tolerance=1e-9, weights=weights).objective[-1]
+    assert one == pytest.approx(
+        router_fit.fit_em(repeated, 60, tolerance=1e-9).objective[-1], abs=1e-3
+    )
