@@ -27,7 +27,7 @@ NOT_PROSE = (
 NAMES = (
     r"\b(?:Pythia|pythia|Qwen)[\w.-]*|\b\d+(?:\.\d+)?[MB]\b",
     r"^#+ Step \d|^\*\*\d\.\*\*|^ *\d+\. |\b[Cc]hapters? \d+(?:(?: to |, | and )\d+)*",
-    r"\b\d+(?: to \d+)? GB\b|α = 0|\b0 to 1\b|UTF-8|\b95 %|\b80 %|\(19\d\d\)|\b20\d\d\b|Python 3(?:\.\d+)?",
+    r"\b\d+(?: to \d+)? GB\b|α = 0|\b0 to 1\b|UTF-8|\b95 %|\b80 %|\(19\d\d\)|\b20\d\d\b|\bseed 42\b|Python 3(?:\.\d+)?",
 )
 # A setting of a published run is part of the ids of its values: "2,000 steps", "four frozen blocks".
 SETTING = (
