@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import corpora, evaluation, ledger as ledgers, routing, training
+from . import corpora, evaluation, routing, training
+from . import ledger as ledgers
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate, Losses
@@ -159,6 +160,39 @@ def difference(table: Losses, method: str, other: str, group: str | None = None)
         return gap[..., column].mean(-1)
 
     return table.interval(statistic)
+
+
+def compare(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
+    """Equal-weight loss of methods and improvement over the base, with intervals.
+
+    Parameters
+    ----------
+    methods
+        Label of a row → name in the table.
+
+    Returns
+    -------
+    Columns loss (nats/token) and vs_base (%), each with ``_low`` and ``_high``.
+    """
+    import pandas as pd
+
+    rows = {}
+    for label, name in methods.items():
+        found = table.interval(lambda w, name=name: table.equal_weight(name, w))
+        better = table.interval(
+            lambda w, name=name: (
+                100 * (1 - table.equal_weight(name, w) / table.equal_weight(BASE, w))
+            )
+        )
+        rows[label] = {
+            "loss": found.value,
+            "loss_low": found.low,
+            "loss_high": found.high,
+            "vs_base": better.value,
+            "vs_base_low": better.low,
+            "vs_base_high": better.high,
+        }
+    return pd.DataFrame(rows).T
 
 
 def mean_losses(tables: list[Losses]) -> Losses:

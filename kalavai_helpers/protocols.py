@@ -16,6 +16,9 @@ import torch
 
 from .ledger import Ledger
 from .losses import Estimate, Losses
+from .specialists import BASE
+
+BEST = "best specialist"
 
 Statistic = Callable[[np.ndarray | None], np.ndarray]
 """Maps document weights (..., n_documents), or ``None`` for the sample as it is, to values."""
@@ -139,3 +142,48 @@ def _documents(ledger: Ledger) -> Losses:
 def _window_group(ledger: Ledger) -> np.ndarray:
     first = np.unique(ledger.window.numpy(), return_index=True)[1]
     return ledger.token_group.numpy()[first]
+
+
+def improvements(
+    ledger: Ledger,
+    models: dict[str, torch.Tensor],
+    protocol: Protocol,
+    *,
+    fused: tuple[str, ...] = (),
+    reference: Protocol | None = None,
+) -> pd.DataFrame:
+    """Loss of every model under a protocol, and its improvement over base and best specialist.
+
+    Parameters
+    ----------
+    models
+        (n,) log-probabilities by name, beside the base and the experts of the ledger.
+    fused
+        Which of them are read in the batches of the fused model.
+    reference
+        How the base is read, where that is not ``protocol``: then base and models are compared on
+        different text.
+
+    Returns
+    -------
+    Rows the best specialist and ``models``; columns loss (nats/token), vs_base and vs_best (%),
+    each with its interval over documents (``_low``, ``_high``).
+    """
+    base = loss(ledger, ledger.column(BASE), reference or protocol)
+    experts = [loss(ledger, ledger.column(name), protocol) for name in ledger.experts]
+
+    def best(weights: np.ndarray | None) -> np.ndarray:
+        return np.min([expert(weights) for expert in experts], axis=0)
+
+    statistics = {BEST: best} | {
+        name: loss(ledger, log_probs, protocol, fused=name in fused)
+        for name, log_probs in models.items()
+    }
+    rows = {}
+    for name, statistic in statistics.items():
+        rows[name] = {"loss": float(statistic(None))}
+        for column, against in (("vs_base", base), ("vs_best", best)):
+            found = improvement_pct(ledger, against, statistic)
+            rows[name] |= {column: found.value, f"{column}_low": found.low}
+            rows[name][f"{column}_high"] = found.high
+    return pd.DataFrame(rows).T

@@ -11,10 +11,12 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from . import corpora, packing
+from .losses import Losses
 from .packing import Windows
-from .specialists import Cooperative
+from .specialists import BASE, Cooperative
 
 PIECES = (16, 32, 64, 128, 256)
 """Tokens between two switches of an interleaved document."""
@@ -127,3 +129,49 @@ def natural(
             [ids for _, ids, _ in rows], [d for *_, d in rows], end, cooperative.tier.seq_len
         )
     return parts, np.concatenate([mask for mask, _, _ in found])
+
+
+def rates(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
+    """Loss of methods by kind of document, and against the base, with intervals over documents.
+
+    Parameters
+    ----------
+    methods
+        Label → name in the table.
+
+    Returns
+    -------
+    One row a kind and method: columns kind (index), method, loss and against_base (nats/token),
+    the latter two with ``_low`` and ``_high``.
+    """
+    rows = []
+    for label, name in methods.items():
+        for column, kind in enumerate(table.groups):
+            row: dict[str, object] = {"kind": kind, "method": label}
+            for title, minus in (("loss", None), ("against_base", BASE)):
+                found = table.interval(
+                    lambda w, name=name, minus=minus, column=column: (
+                        table.by_group(name, w) - (table.by_group(minus, w) if minus else 0)
+                    )[..., column]
+                )
+                row |= {title: found.value, f"{title}_low": found.low, f"{title}_high": found.high}
+            rows.append(row)
+    return pd.DataFrame(rows).set_index("kind")
+
+
+def views(frame: pd.DataFrame) -> tuple[dict[str, list[dict]], list[str]]:
+    """What ``figure_dispatch.switch_curves`` draws of :func:`rates`: its views and its ticks."""
+    titles = {"loss": "loss, nats/token", "against_base": "loss − base, nats/token"}
+    found = {
+        title: [
+            {
+                "name": method,
+                "y": part[name].to_numpy(),
+                "low": part[f"{name}_low"].to_numpy(),
+                "high": part[f"{name}_high"].to_numpy(),
+            }
+            for method, part in frame.groupby("method", sort=False)
+        ]
+        for name, title in titles.items()
+    }
+    return found, [str(kind) for kind in dict.fromkeys(frame.index)]
