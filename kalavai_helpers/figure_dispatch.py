@@ -19,8 +19,9 @@ def choices(
     *,
     marks: Mapping[str, float] | None = None,
     number_format: str = "+.1f",
+    slider: str = "",
 ) -> go.Figure:
-    """Draw one value per label with its interval; a menu chooses how it was measured.
+    """Draw one value per label with its interval; a menu or slider chooses how it was measured.
 
     The axis is the same for all choices, so that a value is seen to move.
 
@@ -37,6 +38,8 @@ def choices(
         Vertical lines by label, e.g. a published value.
     number_format
         Format of the printed values.
+    slider
+        What the options are steps of, e.g. ``share``; empty for a menu.
 
     Raises
     ------
@@ -79,7 +82,8 @@ def choices(
             showlegend=False,
         )
     titles = [f"{x_title}<br>{o['note']}" if o.get("note") else x_title for o in options]
-    styled(fig, "", updatemenus=[_menu([o["name"] for o in options], len(options), titles)])
+    menu = _menu([o["name"] for o in options], len(options), titles)
+    styled(fig, "", **(_slider(menu, slider) if slider else {"updatemenus": [menu]}))
     for label, value in (marks or {}).items():
         fig.add_vline(
             x=value,
@@ -98,7 +102,7 @@ def choices(
         categoryorder="array",
         categoryarray=list(labels),
     )
-    return fig.update_layout(margin_t=100)
+    return fig.update_layout(margin_t=50 if slider else 100)
 
 
 def switch_curves(
@@ -151,3 +155,15 @@ def _menu(
         "pad": {"b": 34},
         "showactive": True,
     }
+
+
+def _slider(menu: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries of a menu as the steps of a slider under the figure."""
+    slider = {
+        "steps": menu["buttons"],
+        "currentvalue": {"prefix": f"{prefix}: "},
+        "pad": {"t": 60},
+        "ticklen": 0,
+        "font": {"size": 11},
+    }
+    return {"sliders": [slider]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from . import artifacts, packing, progress, training
+from .ledger import Ledger
 from .packing import IGNORE, Windows
 from .specialists import BASE, CODE, Cooperative
 
@@ -125,7 +127,6 @@ def train(cooperative: Cooperative) -> MultiHead:
     return model
 
 
-@torch.no_grad()
 def score(
     cooperative: Cooperative, parts: dict[str, Windows], batch_size: int = 16
 ) -> torch.Tensor:
@@ -144,22 +145,35 @@ def score(
     saved = artifacts.load_tensors(stored)
     if saved is not None:
         return saved[0]["log_probs"].double()
-    model = train(cooperative).to(cooperative.tier.device()[0]).eval()
-    device = next(model.parameters()).device
+    log_probs = _score(
+        train(cooperative).to(cooperative.tier.device()[0]).eval(), windows, batch_size
+    )
+    artifacts.save_tensors(stored, {"log_probs": log_probs}, {"heads": cooperative.domains})
+    return log_probs.double()
+
+
+@torch.no_grad()
+def _score(model: MultiHead, windows: Windows, batch_size: int) -> torch.Tensor:
+    device, n = next(model.parameters()).device, len(windows.input_ids)
     found = []
-    for start in range(0, len(windows.input_ids), batch_size):
+    for start in range(0, n, batch_size):
         rows = slice(start, start + batch_size)
-        hidden = model.gpt_neox(torch.from_numpy(windows.input_ids[rows]).to(device))
+        inputs = torch.from_numpy(windows.input_ids[rows]).to(device)
         targets = torch.from_numpy(windows.targets[rows]).to(device)
         real = targets != IGNORE
-        states, wanted = hidden.last_hidden_state[real], targets[real][:, None]
+        states, wanted = model.gpt_neox(inputs).last_hidden_state[real], targets[real][:, None]
         columns = [
             head(states).float().log_softmax(-1).gather(1, wanted)[:, 0] for head in model.heads
         ]
         found.append(torch.stack(columns, 1).cpu())
-        progress.report(
-            "multi-head scores", min(rows.stop, len(windows.input_ids)), len(windows.input_ids)
-        )
-    log_probs = torch.cat(found)
-    artifacts.save_tensors(stored, {"log_probs": log_probs}, {"heads": cooperative.domains})
-    return log_probs.double()
+        progress.report("multi-head scores", min(rows.stop, n), n)
+    return torch.cat(found)
+
+
+def as_ledger(ledger: Ledger, log_probs: torch.Tensor) -> Ledger:
+    """The ledger with the experts replaced by the heads (n, N), so that routers can choose a head.
+
+    The weight average is left out: it is of the specialists.
+    """
+    columns = torch.cat([ledger.column(BASE)[:, None], log_probs.float()], 1)
+    return replace(ledger, models=(BASE, *ledger.experts), log_probs=columns)
