@@ -15,6 +15,8 @@ import torch
 
 from .ledger import WEIGHT_AVERAGE, Ledger
 from .losses import Estimate, Losses
+from .protocols import Protocol as Protocol  # the published protocols, as options
+from .protocols import improvements as improvements
 from .routing import Router, fuse_log_probs, ledger_gates
 from .specialists import BASE
 

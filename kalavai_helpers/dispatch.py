@@ -1,0 +1,286 @@
+"""Dispatch: a whole document goes to one specialist.
+
+The published baseline sends each input to the specialist that a domain classifier names. Here is
+that classifier, its accuracy, and dispatch beside routing on the same tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import corpora, evaluation, routing, training
+from . import ledger as ledgers
+from .evaluation import Fused
+from .ledger import Ledger
+from .losses import Estimate, Losses
+from .packing import Windows
+from .specialists import BASE, PROBE_WINDOWS, Cooperative
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+OPENINGS = (16, 32, 64)
+"""Tokens of a chunk after which a decision is asked for."""
+
+
+def pooled(
+    ledger: Ledger, unit: torch.Tensor, first: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean base state of every unit, or of its first tokens.
+
+    Parameters
+    ----------
+    unit
+        (n,) the document or the window of each token: ``ledger.document`` or ``ledger.window``.
+    first
+        Leading tokens of a unit to read; ``None`` reads all, those to be predicted included.
+
+    Returns
+    -------
+    (units, F) states and (units,) the document of each unit.
+    """
+    counts = torch.bincount(unit)
+    start = counts.cumsum(0) - counts
+    keep = slice(None)
+    if first is not None:
+        keep = torch.arange(len(unit)) - start[unit] < first
+    total = torch.zeros(len(counts), ledger.features.shape[1], dtype=torch.float64)
+    total.index_add_(0, unit[keep], ledger.features[keep].double())
+    read = torch.bincount(unit[keep], minlength=len(counts))
+    return (total / read[:, None]).numpy(), ledger.document[start].numpy()
+
+
+def fit(ledger: Ledger) -> Pipeline:
+    """Fit a domain classifier: logistic regression on mean-pooled base states.
+
+    As published, but on the last hidden state (published: of the fourth block), on documents that
+    no specialist trained on, and on chunks as well as their openings, so that it can decide early.
+
+    Parameters
+    ----------
+    ledger
+        Its groups are the classes; use the role ``router``.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    parts = [pooled(ledger, ledger.window, first) for first in (*OPENINGS, None)]
+    states = np.concatenate([part[0] for part in parts])
+    labels = ledger.group.numpy()[np.concatenate([part[1] for part in parts])]
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(states, labels)
+
+
+def gates(
+    ledger: Ledger, classifier: Pipeline, unit: torch.Tensor | None = None, first: int | None = None
+) -> torch.Tensor:
+    """Gates (n, N) of the classifier: its probabilities, one vector a unit (default: document).
+
+    Not causal, as published: the unit is read to its end before its first token is predicted.
+    ``evaluation.dispatch`` turns them into hard dispatch.
+    """
+    unit = ledger.document if unit is None else unit
+    states, _ = pooled(ledger, unit, first)
+    return torch.from_numpy(classifier.predict_proba(states))[unit]
+
+
+def own_gates(ledger: Ledger) -> torch.Tensor:
+    """Gates (n, N) of a classifier that never errs: each document to the expert of its group.
+
+    Raises
+    ------
+    ValueError
+        If the groups of the ledger are not the experts, so that no document has an owner.
+    """
+    if ledger.groups != ledger.experts:
+        raise ValueError(f"Documents of {ledger.groups} have no owner among {ledger.experts}")
+    return torch.eye(len(ledger.experts), dtype=torch.float64)[ledger.token_group]
+
+
+def early(ledger: Ledger, classifier: Pipeline, first: int) -> torch.Tensor:
+    """Log-probabilities (n,) of a dispatch that is causal: the base, then the chosen specialist.
+
+    The base predicts the first tokens of a document; the classifier then decides from them.
+    """
+    chosen = gates(ledger, classifier, first=first).argmax(1)
+    log_probs = ledger.expert_log_probs.gather(1, chosen[:, None])[:, 0]
+    counts = torch.bincount(ledger.document)
+    rank = torch.arange(len(ledger)) - (counts.cumsum(0) - counts)[ledger.document]
+    return torch.where(rank < first, ledger.column(BASE).double(), log_probs)
+
+
+def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
+    """Accuracy in [0, 1] on openings, chunks and documents, mean over domains, with intervals.
+
+    Returns
+    -------
+    Columns accuracy, low, high (interval over documents) and units; rows from short to long.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, unit, first in (
+        *((f"first {k} tokens of a chunk", ledger.window, k) for k in OPENINGS),
+        ("chunk", ledger.window, None),
+        ("document", ledger.document, None),
+    ):
+        states, document = pooled(ledger, unit, first)
+        right = classifier.predict(states) == ledger.group.numpy()[document]
+        sums = np.bincount(document, right, minlength=ledger.n_documents)
+        table = Losses(
+            {"right": sums},
+            np.bincount(document, minlength=ledger.n_documents),
+            ledger.group.numpy(),
+            ledger.groups,
+        )
+        found = table.interval(lambda w, table=table: table.equal_weight("right", w))
+        rows[name] = {
+            "accuracy": found.value,
+            "low": found.low,
+            "high": found.high,
+            "units": len(right),
+        }
+    return pd.DataFrame(rows).T
+
+
+def difference(table: Losses, method: str, other: str, group: str | None = None) -> Estimate:
+    """Loss of one method minus another's on the same tokens, nats/token, with its interval.
+
+    ``group`` names one group of documents; ``None`` takes the mean over groups.
+    """
+    column = slice(None) if group is None else [table.groups.index(group)]
+
+    def statistic(weights: np.ndarray | None) -> np.ndarray:
+        gap = table.by_group(method, weights) - table.by_group(other, weights)
+        return gap[..., column].mean(-1)
+
+    return table.interval(statistic)
+
+
+def compare(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
+    """Equal-weight loss of methods and improvement over the base, with intervals.
+
+    Parameters
+    ----------
+    methods
+        Label of a row → name in the table.
+
+    Returns
+    -------
+    Columns loss (nats/token) and vs_base (%), each with ``_low`` and ``_high``.
+    """
+    import pandas as pd
+
+    rows = {}
+    for label, name in methods.items():
+        found = table.interval(lambda w, name=name: table.equal_weight(name, w))
+        better = table.interval(
+            lambda w, name=name: (
+                100 * (1 - table.equal_weight(name, w) / table.equal_weight(BASE, w))
+            )
+        )
+        rows[label] = {
+            "loss": found.value,
+            "loss_low": found.low,
+            "loss_high": found.high,
+            "vs_base": better.value,
+            "vs_base_low": better.low,
+            "vs_base_high": better.high,
+        }
+    return pd.DataFrame(rows).T
+
+
+def mean_losses(tables: list[Losses]) -> Losses:
+    """Mean of the losses of several seeds on the same documents."""
+    first = tables[0]
+    sums = {name: np.mean([table.sums[name] for table in tables], axis=0) for name in first.sums}
+    return Losses(sums, first.tokens, first.group, first.groups)
+
+
+def hard(ledger: Ledger, gates: torch.Tensor) -> Fused:
+    """Give every token to the expert with its largest gate."""
+    chosen = torch.eye(gates.shape[1], dtype=torch.float64)[gates.argmax(1)]
+    return Fused(evaluation.dispatch(ledger, gates), chosen)
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """What decides for one cooperative: the document classifier and the linear router.
+
+    Both are fitted on the ``router`` documents, which no specialist trained on.
+    """
+
+    cooperative: Cooperative
+    classifier: Pipeline
+    linear: routing.LinearRouter
+
+    @classmethod
+    def of(cls, cooperative: Cooperative) -> Dispatcher:
+        """Fit both, training what is missing of the cooperative."""
+        fitting = ledgers.build(cooperative, "router")
+        return cls(cooperative, fit(fitting), routing.fit_linear(fitting))
+
+    def fuse(self, ledger: Ledger) -> dict[str, Fused]:
+        """Dispatch and routing, hard and soft, on a ledger's tokens.
+
+        Returns
+        -------
+        ``classifier``, ``classifier, soft``, ``classifier, chunks`` (decides once a window),
+        ``label`` (where documents have an owner), and ``evidence`` and ``linear``, both also
+        ``…, hard``.
+        """
+        routers = {"evidence": routing.EvidenceRouter(), "linear": self.linear}
+        fused = evaluation.route(ledger, routers)
+        fused |= {f"{name}, hard": hard(ledger, entry.gates) for name, entry in fused.items()}
+        soft = gates(ledger, self.classifier)
+        mixed = routing.fuse_log_probs(soft, ledger.expert_log_probs)
+        fused["classifier, soft"] = Fused(mixed, soft)
+        fused["classifier"] = hard(ledger, soft)
+        fused["classifier, chunks"] = hard(ledger, gates(ledger, self.classifier, ledger.window))
+        if ledger.groups == ledger.experts:
+            fused["label"] = hard(ledger, own_gates(ledger))
+        return fused
+
+    def losses(self, ledger: Ledger, first: int = 32) -> Losses:
+        """Losses of all of :meth:`fuse`, of ``classifier, first K`` (:func:`early`) and oracles."""
+        found = {name: entry.log_probs for name, entry in self.fuse(ledger).items()}
+        found[f"classifier, first {first}"] = early(ledger, self.classifier, first)
+        return evaluation.losses(ledger, found)
+
+
+def accounting_residual(ledger: Ledger, fused: dict[str, Fused]) -> float:
+    """Largest difference, pp, between a gain and oracle gain − regret + bonus."""
+    found = [evaluation.account(ledger, n, f.log_probs, f.gates) for n, f in fused.items()]
+    return max(
+        abs(
+            a.oracle_gain_pct.value
+            - a.routing_regret_pct.value
+            + a.mixing_bonus_pct.value
+            - a.gain_pct.value
+        )
+        for a in found
+    )
+
+
+def easiest_text(cooperative: Cooperative) -> str:
+    """The domain of the text source that the base finds easiest, in nats/token.
+
+    Domains outside the cooperative count: nobody is obliged to measure a base on the text that
+    the specialists are measured on. Judged on the first windows of each domain.
+    """
+    base = cooperative.model(BASE)
+
+    def difficulty(domain: str) -> float:
+        found = cooperative.windows("heldout", domain)
+        rows = slice(0, PROBE_WINDOWS)
+        few = Windows(
+            found.input_ids[rows], found.targets[rows], found.document[rows], found.documents
+        )
+        return training.mean_loss(base, few)
+
+    return min(corpora.domains(cooperative.corpora), key=difficulty)
