@@ -15,10 +15,9 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-logger = logging.getLogger(__name__)
+from kalavai_helpers.verdicts import Verdict
 
 HERE = Path(__file__).parent
 # Verdict → how its badge looks, and what it means.
@@ -140,12 +139,10 @@ class ClaimsDirective(SphinxDirective):
         for name in row.measured:
             chapter, _, record = name.partition("/")
             for tier, run in _runs(self.config, self.env, chapter).items():
-                entry = run.get("records", {}).get(record)
+                entry = run.get("records", {}).get(record)  # a text source may not decide it
                 if entry is not None:
                     key = key if key or isinstance(entry["value"], str) else entry["value"]
                     lines.append(f"<div><small>{tier}</small> {_finding(entry)}</div>")
-                elif tier == self.config.kalavai_tier:
-                    logger.warning("claim %s: no record %s at tier %s", row.id, name, tier)
         return f'<td data-key="{key}">{"".join(lines) or "—"}</td>'
 
     def _found(self, row: Any, value: float) -> str:
@@ -178,10 +175,11 @@ def _runs(config: Any, env: Any, chapter: str) -> dict[str, dict]:
 
 
 def _finding(entry: dict) -> str:
-    """Return a record as the ledger shows it: a badge for a verdict, else the number."""
+    """Return a record as the ledger shows it: a badge for a verdict, else the number or word."""
     if isinstance(entry["value"], str):
-        look = entry["value"]
-        return f'<span class="kv-badge {look}">{look.replace("-", " ")}</span>'
+        look, word = entry["value"], html.escape(entry["value"].replace("-", " "))
+        is_verdict = look in {verdict.value for verdict in Verdict}
+        return f'<span class="kv-badge {look}">{word}</span>' if is_verdict else word
     text = _number(entry["value"], 3)
     if entry["unit"] not in _SILENT:
         text += f"\u202f{html.escape(entry['unit'])}"
