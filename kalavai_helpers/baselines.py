@@ -89,17 +89,21 @@ class Baseline:
 
     @cached_property
     def path(self) -> Path:
-        """Where the trained model is stored."""
+        """Where the trained model is stored.
+
+        The name tells what was done, not what for: the wider model of one size is the model of
+        equal compute of another, where both start from the same base.
+        """
         coop = self.cooperative
         key = artifacts.fingerprint(
-            self.kind,
+            self.kind == EXPOSURE,
             self.start.base_key,
             asdict(self.recipe),
             coop.tier.specialist_steps,
             [d.id for domain in coop.domains for d in coop.documents(domain, "train")],
             artifacts.code_digest(["baselines"]),
         )
-        return artifacts.store() / "models" / f"{self.kind}-{key}.safetensors"
+        return artifacts.store() / "models" / f"pooled-{key}.safetensors"
 
     @cached_property
     def _parts(self) -> list[Chunks]:
@@ -147,7 +151,7 @@ class Baseline:
             ),
             self.recipe,
             self.path,
-            f"{self.kind.replace('_', ' ')}, width {tier.hidden_size} "
+            f"{self.kind.replace('_', ' ')}, width {self.start.tier.hidden_size} "
             f"(seed {self.cooperative.seed})",
             device=device,
             autocast=dtype if device.type == "cuda" else None,
@@ -175,7 +179,7 @@ class Baseline:
             [document.id for document in windows.documents],
             artifacts.code_digest(["ledger"]),
         )
-        path = artifacts.store() / "ledgers" / f"{role}-{self.kind}-{key}.safetensors"
+        path = artifacts.store() / "ledgers" / f"{role}-pooled-{key}.safetensors"
         saved = artifacts.load_tensors(path)
         if saved is None:
             task = f"ledger {role} {self.kind.replace('_', ' ')} (seed {coop.seed})"

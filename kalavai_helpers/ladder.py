@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from . import baselines, evaluation, ledger, models, routing
 from .baselines import Baseline
@@ -108,14 +109,18 @@ class Rung:
 def climb(tier: Tier, corpora: str, domains: tuple[str, ...], seeds: Sequence[int]) -> list[Rung]:
     """The rungs of a tier, everything trained that the store does not have.
 
-    Monolithic baselines are trained on every rung, the wider model beside the sweep's own width,
-    both for the first seed.
+    Baselines are trained for the first seed: on every rung those that the tier can pay for, beside
+    the sweep's own width all of them. A wider model that is a rung's model of equal compute costs
+    nothing more; no other is trained where the base comes from the Hub.
     """
-    rungs = []
-    for rung_tier in tiers_of(tier):
-        coops = tuple(Cooperative(rung_tier, corpora, domains, seed) for seed in seeds)
-        kinds = [baselines.COMPUTE, baselines.EXPOSURE]
-        if rung_tier == tier.sweep() and rung_tier.hub_id is None:
+    rungs, sizes = [], tiers_of(tier)
+    for size in sizes:
+        coops = tuple(Cooperative(size, corpora, domains, seed) for seed in seeds)
+        kinds = [baselines.COMPUTE]
+        if size == tier.sweep() or tier.name != "ci":
+            kinds.append(baselines.EXPOSURE)
+        free = baselines.wider(size, len(domains)) in sizes
+        if size.hub_id is None and (size == tier.sweep() or free):
             kinds.append(baselines.WIDER)
         rungs.append(Rung(coops, tuple(Baseline(coops[0], kind) for kind in kinds)))
     _train(rungs, tier.sweep())
@@ -131,25 +136,34 @@ def _train(rungs: list[Rung], own: Tier) -> None:
     # The widest first: what takes longest must not be what is left at the end.
     others = sorted(starts.values(), key=lambda c: -c.tier.hidden_size)
     bases = [partial(c.train, BASE) for c in others if c.tier != own]
-    home = [task for rung in rungs if rung.tier == own for task in _tasks(rung, ready=not bases)]
+    home = _missing([rung for rung in rungs if rung.tier == own], ready=not bases)
     baselines.side_by_side([*bases, *home])
-    baselines.side_by_side([task for rung in reversed(rungs) for task in _tasks(rung, ready=True)])
+    rest = _missing(rungs[::-1], ready=True)
+    baselines.side_by_side(rest)
+    if bases or home or rest:  # new models have no scores yet
+        baselines.side_by_side([partial(_score, r, c) for r in rungs[::-1] for c in r.cooperatives])
+
+
+def _score(rung: Rung, cooperative: Cooperative) -> None:
+    """Leave the scores of one seed in the store, for the ledgers of the rung."""
+    ledger.build(cooperative)
+    for baseline in rung.baselines:
+        if baseline.cooperative == cooperative:
+            baseline.log_probs()
 
 
 def _starts(rung: Rung) -> list[Cooperative]:
     return [] if rung.tier.hub_id else [rung.cooperatives[0], *(b.start for b in rung.baselines)]
 
 
-def _tasks(rung: Rung, ready: bool) -> list[Callable[[], None]]:
-    """What a rung still needs; a wider model only once its base is ready."""
-    longest = [
-        b.train
-        for b in sorted(rung.baselines, key=lambda b: -b.start.tier.hidden_size)
-        if not b.path.exists() and (ready or b.start.tier == rung.tier)
-    ]
-    return longest + [
-        partial(coop.train, domain)
-        for coop in rung.cooperatives
-        for domain in coop.domains
-        if not coop.path(domain).exists()
-    ]
+def _missing(rungs: list[Rung], ready: bool) -> list[Callable[[], None]]:
+    """What rungs still need, once each; a wider model only when its base is ready."""
+    tasks: dict[Path, Callable[[], None]] = {}
+    for rung in rungs:
+        for baseline in rung.baselines:
+            if ready or baseline.start.tier == rung.tier:
+                tasks.setdefault(baseline.path, baseline.train)
+    for rung in rungs:
+        for coop in rung.cooperatives:
+            tasks |= {coop.path(d): partial(coop.train, d) for d in coop.domains}
+    return [task for path, task in tasks.items() if not path.exists()]

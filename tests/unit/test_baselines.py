@@ -49,6 +49,7 @@ def test_the_stored_name_depends_on_everything_that_makes_the_model(tiny):
     tier = tiny.tier
     others = [
         Baseline(tiny, EXPOSURE),
+        Baseline(tiny, WIDER),
         Baseline(replace(tiny, seed=7), COMPUTE),
         Baseline(replace(tiny, domains=("blue", "red")), COMPUTE),
         Baseline(replace(tiny, tier=replace(tier, frozen_layers=2)), COMPUTE),

@@ -44,12 +44,19 @@ def test_all_rungs_and_seeds_read_the_same_tokens(rungs):
 
 def test_every_rung_has_two_monolithic_models_and_the_sweep_a_wider_one(rungs):
     kinds = [[baseline.kind for baseline in rung.baselines] for rung in rungs]
-    assert all({"monolithic_compute", "monolithic_exposure"} <= set(found) for found in kinds)
-    assert ["wider" in found for found in kinds] == [False, True, False]
+    assert all("monolithic_compute" in found and "monolithic_exposure" in found for found in kinds)
+    assert ["wider" in found for found in kinds] == [True, True, False]
     summary = scaling.summary(rungs)
     seeds = summary.seeds.groupby(level=0).unique().map(list).to_dict()
     assert seeds["evidence"] == [2]
     assert seeds["monolithic_compute"] == seeds["wider"] == [1]
+
+
+def test_the_wider_model_of_one_rung_is_the_monolithic_model_of_the_next(rungs):
+    found = {b.kind: b.path for b in rungs[1].baselines}
+    assert found["wider"] == next(b.path for b in rungs[2].baselines)
+    wide = rungs[1].ledgers[0].column("wider")
+    assert wide.equal(rungs[2].ledgers[0].column("monolithic_compute"))
 
 
 def test_a_second_climb_trains_nothing(rungs, monkeypatch):
@@ -164,3 +171,14 @@ def test_a_figure_of_unequal_lengths_is_refused():
     series = [{"name": "a", "n": [1, 2], "g": [1.0], "g_low": [0.0], "g_high": [2.0]}]
     with pytest.raises(ValueError, match="must be equal"):
         figure_ladder.ladder(series, {"g": ("g", "gain")}, {"n": ("n", "size")})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ci", [2, 3, 1]), ("laptop", [3, 2, 3, 2]), ("pythia-1b", [2])],
+)
+def test_a_tier_trains_the_baselines_it_can_pay_for(name, expected, monkeypatch):
+    monkeypatch.setattr(ladder, "_train", lambda rungs, own: None)
+    found = ladder.climb(tiers.get(name), "builtin", ("code", "science", "fiction"), (42, 7))
+    assert [len(rung.baselines) for rung in found] == expected
+    assert all(b.cooperative.seed == 42 for rung in found for b in rung.baselines)
