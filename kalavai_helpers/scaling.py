@@ -69,7 +69,7 @@ def estimate(rung: Rung, method: str, measure: str = "gain") -> Estimate:
 
 
 def summary(rungs: Sequence[Rung]) -> pd.DataFrame:
-    """Every measure of every method on every rung, one row each.
+    """Every measure of every method on every rung, one row each, methods in their fixed order.
 
     Returns
     -------
@@ -77,8 +77,8 @@ def summary(rungs: Sequence[Rung]) -> pd.DataFrame:
     each of ``MEASURES`` with the ends ``_low`` and ``_high`` of its 95 % interval.
     """
     rows = []
-    for rung in rungs:
-        for method in METHODS:
+    for method in METHODS:
+        for rung in rungs:
             if not rung.tables_with(method):
                 continue
             row = {

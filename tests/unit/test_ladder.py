@@ -29,7 +29,7 @@ def test_a_published_checkpoint_is_one_rung():
 
 @pytest.fixture(scope="module")
 def rungs(tiny):
-    tier = replace(tiny.tier, base_steps=8, specialist_steps=8, hidden_size=16)
+    tier = replace(tiny.tier, base_steps=4, specialist_steps=4, hidden_size=16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # starting workers costs more than the training
         found = ladder.climb(tier, tiny.corpora, tiny.domains, (42, 7))
@@ -97,7 +97,7 @@ def test_one_rung_has_no_trend(rungs):
 
 
 def test_a_rival_that_was_not_run_is_not_judged(rungs):
-    assert scaling.lowest_advantage([rungs[0]], "wider") is None
+    assert scaling.lowest_advantage(rungs[2:], "wider") is None
     assert scaling.judge_rival(None) is Verdict.NOT_TESTABLE
     assert scaling.judge_rival(Estimate(1.0, 0.5, 2.0)) is Verdict.REPRODUCED
     assert scaling.judge_rival(Estimate(-1.0, -2.0, -0.5)) is Verdict.CONTRADICTED
@@ -164,7 +164,7 @@ def test_the_figure_switches_what_its_menus_say(rungs):
     )
     kept = summary.loc["wider"]["total_parameters"]
     place = list(dict.fromkeys(summary.index)).index("wider")
-    assert sizes.buttons[1].args[0]["customdata"][place] == [kept]
+    assert sizes.buttons[1].args[0]["customdata"][place] == kept.to_list()
 
 
 def test_a_figure_of_unequal_lengths_is_refused():
