@@ -155,7 +155,7 @@ def predicted(
         }
         for label, shown in (
             *((name, lambda k, i=i: k == i) for i, name in enumerate(ways)),
-            ("all", lambda k: True),
+            ("both" if len(ways) == 2 else "all", lambda k: True),
         )
     ]
     styled(

@@ -58,15 +58,9 @@ def _features(run: Run) -> tuple[np.ndarray, np.ndarray]:
     seen = tier.specialist_steps * tier.batch_size * tier.seq_len * BYTES_PER_TOKEN
     steps = np.full(n, np.log(tier.specialist_steps))
     passes = np.log1p(seen / run.text_bytes)
-    frozen = np.full(n, tier.frozen_layers / tier.n_layers)
-    about = np.stack([own, foreign, own * steps, steps, passes, frozen, run.base], 1)
-    pair = np.concatenate(
-        [
-            np.broadcast_to(about[:, None], (n, n, about.shape[1])),
-            np.stack([change, change * steps[:, None], np.tile(run.base, (n, 1))], 2),
-        ],
-        2,
-    )
+    about = np.stack([own, steps, passes, run.base], 1)
+    mover = np.stack([own, foreign, steps, passes], 1)
+    pair = np.concatenate([np.repeat(mover[:, None], n, 1), change[..., None]], 2)
     return about, pair
 
 
@@ -89,6 +83,11 @@ class Known:
     def of(run: Run) -> Known:
         """Features and outcome of a run."""
         return Known(run.base, *_features(run), _changes(run))
+
+    def only(self, kept: Sequence[int]) -> Known:
+        """What is known of some of the domains."""
+        pairs = np.ix_(kept, kept)
+        return Known(self.base[kept], self.about[kept], self.pair[pairs], self.changes[pairs])
 
 
 def _planes(known: Sequence[Known]) -> tuple[_Ridge, _Ridge]:
@@ -228,5 +227,28 @@ def leave_one_out(
             found[index] = forecaster.interval(own, row["kept"])
     for name, part in (("forecast", "value"), ("low", "low"), ("high", "high")):
         rows[name] = pd.Series({index: getattr(e, part) for index, e in found.items()})
+    rows["inside"] = rows["gain"].between(rows["low"], rows["high"])
+    return rows
+
+
+def leave_out_domains(known: dict[int, Known], table: pd.DataFrame) -> pd.DataFrame:
+    """Forecast small cooperatives from other recipes *and* other domains.
+
+    Only cooperatives that leave three domains or more to learn from; the interval is not
+    stretched, since too little is left to learn by how much.
+
+    Returns
+    -------
+    Their rows of ``table``, with forecast, low, high and inside as in :func:`leave_one_out`.
+    """
+    found = {}
+    for index, row in table.iterrows():
+        rest = [k for k in range(len(known[0].base)) if k not in row["kept"]]
+        if len(rest) >= 3:
+            others = {r: k.only(rest) for r, k in known.items() if r != row["recipe"]}
+            told = learn(others, table, stretch=False).interval(known[row["recipe"]], row["kept"])
+            found[index] = (told.value, told.low, told.high)
+    rows = table.loc[[*found]].copy()
+    rows[["forecast", "low", "high"]] = list(found.values())
     rows["inside"] = rows["gain"].between(rows["low"], rows["high"])
     return rows

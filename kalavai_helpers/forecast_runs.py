@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,7 @@ DOMAINS = ("code", "science", "fiction", "tamil", "yoruba", "welsh", "medical", 
 """Asked of a source; the builtin text has the first six."""
 
 PROBE_SHARE = 0.05
-"""A probe takes at most this share of a full run's steps, with a whole schedule of its own."""
-
-_CODE = ("forecast_runs", "ledger", *CODE)
+"""Most a probe takes of a full run's steps, with a whole schedule of its own."""
 
 # Shares of the sweep's steps, of its blocks (frozen), of its width and of its training text. The
 # first rows differ in steps alone; the others vary all, so that a row left out has neighbours.
@@ -137,9 +136,14 @@ def _path(cooperative: Cooperative, name: str) -> Path:
         tier.heldout_bytes,
         cooperative.domains,  # scored on the text of all
         0 if name == BASE else (cooperative.seed, probe_steps(tier)),
-        artifacts.code_digest(_CODE),
+        _code(),
     )
     return artifacts.store() / "forecast" / f"{name}-{key}.safetensors"
+
+
+@cache
+def _code() -> str:
+    return artifacts.code_digest(["forecast_runs", "ledger", *CODE])
 
 
 def _score_alone(cooperatives: list[Cooperative], name: str) -> None:

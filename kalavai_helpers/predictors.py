@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -90,13 +91,19 @@ def _measured(run: Run, matrix: pd.DataFrame, chosen: tuple[str, ...]) -> dict[s
 
 PREDICTORS = {
     "published line": ("divergence", "after"),
-    "line through other recipes": ("divergence", "after"),
-    "true KL from base": ("kl", "after"),
-    "log base perplexity": ("perplexity", "before"),
-    "mean of other recipes": (None, "before"),
+    "refitted line": ("divergence", "after"),
+    "true KL": ("kl", "after"),
+    "base perplexity": ("perplexity", "before"),
+    "mean gain": (None, "before"),
     "probe forecast": ("forecast", "before"),
 }
 """How a gain can be told: from which column, and whether before or after the runs are paid."""
+
+
+@cache
+def published_law() -> prediction.Law:
+    """Return the published line, refitted to its six points."""
+    return prediction.fit(prediction.points("n6, 6.9B at 8.73"))
 
 
 def predict_all(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,15 +120,15 @@ def predict_all(table: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One column a way, %, index as in ``table``.
     """
-    law = prediction.fit(prediction.points("n6, 6.9B at 8.73"))
+    law = published_law()
     found = pd.DataFrame(index=table.index, columns=[*PREDICTORS], dtype=float)
     found["published line"] = law.slope * table["divergence"] + law.intercept
     found["probe forecast"] = table["forecast"]
     for recipe in table["recipe"].unique():
         own = table["recipe"] == recipe
         others = table[~own]
-        found.loc[own, "mean of other recipes"] = others["gain"].mean()
-        for name in ("line through other recipes", "true KL from base", "log base perplexity"):
+        found.loc[own, "mean gain"] = others["gain"].mean()
+        for name in ("refitted line", "true KL", "base perplexity"):
             column = PREDICTORS[name][0]
             scale = np.log if column == "perplexity" else np.asarray
             line = prediction.fit(
@@ -162,17 +169,17 @@ def over_groups(
     Rows of a group (cooperatives of one recipe, seeds of one condition) share their specialists:
     resampling rows would count them as independent.
     """
-    parts = [part for _, part in table.groupby(group, sort=False)]
+    parts = list(table.groupby(group, sort=False).indices.values())
     random = np.random.default_rng(0)
     drawn = random.integers(len(parts), size=(N_RESAMPLES, len(parts)))
-    values = [statistic(pd.concat([parts[i] for i in row])) for row in drawn]
+    values = [statistic(table.take(np.concatenate([parts[i] for i in row]))) for row in drawn]
     low, high = np.quantile(values, [0.025, 0.975])
     return Estimate(float(statistic(table)), float(low), float(high))
 
 
 def error_ratio(table: pd.DataFrame) -> float:
     """Median absolute error of the probe forecast over that of the published line."""
-    law = prediction.fit(prediction.points("n6, 6.9B at 8.73"))
+    law = published_law()
     line = law.slope * table["divergence"] + law.intercept
     errors = [(told - table["gain"]).abs().median() for told in (table["forecast"], line)]
     return float(errors[0] / errors[1])

@@ -6,6 +6,7 @@ How a divergence is found depends on what was released; a column says which way 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,12 +49,13 @@ def unused() -> pd.DataFrame:
     return frame
 
 
+@cache
+def _ids() -> frozenset[str]:
+    return frozenset(published.load()["id"])
+
+
 def _exists(id: str) -> bool:
-    try:
-        published.row(id)
-    except KeyError:
-        return False
-    return True
+    return id in _ids()
 
 
 def _reduction(base: float, reached: float) -> float:

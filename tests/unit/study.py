@@ -8,7 +8,7 @@ import torch
 from kalavai_helpers import forecast_runs, tiers
 from kalavai_helpers.ledger import Ledger
 
-DOMAINS = ("red", "green", "blue", "black")
+DOMAINS = ("red", "green", "blue", "black", "white")
 N_DOCUMENTS, N_TOKENS = 4, 12
 
 

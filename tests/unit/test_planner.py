@@ -19,10 +19,10 @@ def plan():
 def test_every_set_of_domains_has_a_forecast_at_every_budget(plan):
     assert len(plan.budgets) == len(plan.gains) == forecast_runs.N_BUDGETS
     for gains in plan.gains:
-        assert len(gains) == 2**4 - 1 - 4
+        assert len(gains) == 2**5 - 1 - 5
         assert all(low < gain < high for gain, low, high in gains.values())
     assert plan.table().index[0] == "red + green"
-    assert len(plan.table()) == 11
+    assert len(plan.table()) == 26
 
 
 def test_cost_grows_with_domains_and_budget_and_counts_the_probes(plan):
@@ -56,10 +56,10 @@ def test_the_page_carries_the_forecasts_and_a_table_for_readers_without_scripts(
     data = json.loads(body)
     assert "<" not in body
     assert data["domains"] == list(study.DOMAINS)
-    assert data["gains"][2]["15"][0] == pytest.approx(plan.gains[2][15][0], abs=0.005)
+    assert data["gains"][2]["31"][0] == pytest.approx(plan.gains[2][31][0], abs=0.005)
     assert "<form hidden>" in page
-    assert page.count('type="checkbox"') == 4
-    assert page.count("<tr") == 12
+    assert page.count('type="checkbox"') == 5
+    assert page.count("<tr") == 27
     assert 'aria-live="polite"' in page
     assert len(page) < 60_000
 
@@ -71,7 +71,7 @@ def test_widgets_answer_as_domains_and_budget_change(plan):
     boxes[0].value = False
     slider.value = 0
     assert said.value == planner.answer(plan, study.DOMAINS[1:], 0)
-    assert "3 specialists" in said.value
-    for check in boxes[1:3]:
+    assert "4 specialists" in said.value
+    for check in boxes[1:4]:
         check.value = False
     assert said.value == planner.FEW
