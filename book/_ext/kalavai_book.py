@@ -127,14 +127,20 @@ class PublishedRole(_NumberRole):
         return float(row["value"]), row["unit"] or "", {}, origin
 
 
-def _tag_figures(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
-    """Add the scripts to pages with figures, and to no other."""
-    if 'class="kv-figure"' not in context.get("body", ""):
+# What on a page needs which scripts.
+SCRIPTS = {
+    'class="kv-figure"': ("plotly.min.js", "figures.js"),
+    'class="kv-planner"': ("planner.js",),
+}
+
+
+def _tag_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Add the scripts to pages that need them, and to no other."""
+    names = [n for mark, found in SCRIPTS.items() if mark in context.get("body", "") for n in found]
+    if not names:
         return
     assets = context["pathto"]("_assets/", resource=True).rstrip("/")
-    tags = [
-        f'<script defer src="{assets}/{name}"></script>' for name in ("plotly.min.js", "figures.js")
-    ]
+    tags = [f'<script defer src="{assets}/{name}"></script>' for name in names]
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(tags)
 
 
@@ -147,7 +153,7 @@ def _copy_assets(app: Sphinx, error: Exception | None) -> None:
     folder = Path(app.outdir) / "_assets"
     folder.mkdir(exist_ok=True)
     bundle = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    for source in (bundle, HERE / "figures.js"):
+    for source in (bundle, HERE / "figures.js", HERE / "planner.js"):
         target, content = folder / source.name, source.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
             target.write_bytes(content)
@@ -191,7 +197,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("pub", PublishedRole())
     app.connect("builder-inited", _add_stylesheet)
     app.connect("doctree-read", _note_origin)
-    app.connect("html-page-context", _tag_figures)
+    app.connect("html-page-context", _tag_scripts)
     app.connect("build-finished", _copy_assets)
     # A change in this file rebuilds every page: Sphinx compares the number with the stored one.
     version = zlib.crc32(Path(__file__).read_bytes())
