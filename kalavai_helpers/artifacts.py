@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,12 @@ def code_digest(modules: Iterable[str]) -> str:
 
     Comments, docstrings and layout do not count: they cannot change a result.
     """
-    return fingerprint([_code(PACKAGE / f"{name}.py") for name in sorted(modules)])
+    paths = [PACKAGE / f"{name}.py" for name in sorted(modules)]
+    return fingerprint([_code(path, path.stat().st_mtime_ns) for path in paths])
 
 
-def _code(path: Path) -> str:
+@cache
+def _code(path: Path, changed_ns: int) -> str:
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

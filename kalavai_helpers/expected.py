@@ -64,14 +64,14 @@ def summarise(runs: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     ValueError
         If there are fewer than five runs, or two of the same seed.
     """
-    from .prediction import student_quantile
+    from scipy import stats
 
     seeds = sorted(run["seed"] for run in runs)
     if len(set(seeds)) < MIN_RUNS or len(set(seeds)) < len(seeds):
         raise ValueError(
             f"A spread needs {MIN_RUNS} runs with different seeds, not those with {seeds}"
         )
-    reach = student_quantile(0.5 + LEVEL / 2, len(runs) - 1) * math.sqrt(1 + 1 / len(runs))
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(runs) - 1)) * math.sqrt(1 + 1 / len(runs))
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(set.intersection(*(set(run["records"]) for run in runs))):
         entries = [run["records"][name] for run in runs]

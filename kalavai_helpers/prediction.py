@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,21 +72,12 @@ class Law:
         Student's t with n − 2 degrees of freedom, assuming independent normal errors of equal
         size: points that share specialists make it too narrow.
         """
+        from scipy import stats
+
         centre, width, error = self._spread
         scale = error * math.sqrt(1 + 1 / self.n + (x - centre) ** 2 / width)
-        reach = scale * student_quantile(0.5 + level / 2, self.n - 2)
+        reach = scale * float(stats.t.ppf(0.5 + level / 2, self.n - 2))
         return self.predict(x) - reach, self.predict(x) + reach
-
-
-@cache
-def student_quantile(p: float, degrees: int) -> float:
-    """Return the quantile of Student's t for ``p`` ≥ 0.5, by integrating its density."""
-    # With t = sqrt(degrees) tan(u) the density becomes cos(u)**(degrees - 1), which is bounded.
-    u = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(u) ** (degrees - 1)
-    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    at = float(np.interp(2 * p - 1, mass / mass[-1], u))
-    return math.sqrt(degrees) * math.tan(at)
 
 
 def points(version: str, record: Mapping[str, float] | None = None) -> pd.DataFrame:

@@ -61,13 +61,6 @@ def test_prediction_interval_covers_new_points_as_often_as_it_says() -> None:
     assert 760 < hits < 840
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (4, 2.7764), (6, 2.4469), (30, 2.0423)]
-)
-def test_student_quantiles_of_the_tables(degrees: int, quantile: float) -> None:
-    assert prediction.student_quantile(0.975, degrees) == pytest.approx(quantile, abs=2e-4)
-
-
 def test_what_cannot_be_fitted_is_said() -> None:
     with pytest.raises(ValueError, match="n17"):
         prediction.points("n17")
