@@ -151,7 +151,7 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
         log_probs = logits.log_softmax(-1)
         following = input_ids[:, 1:, None, None].expand(-1, -1, logits.shape[2], 1)
         seen = log_probs[:, :-1].gather(-1, following)[..., 0]
-        return ExpertOutput(logits, log_probs, seen, self._features(text, states))
+        return ExpertOutput(logits, log_probs, seen, self._features(text, states), input_ids)
 
     def route(
         self, experts: ExpertOutput, attention_mask: torch.Tensor | None = None
@@ -161,7 +161,8 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
         if attention_mask is not None:
             real = attention_mask.bool()
             seen = seen * (real[:, 1:] & real[:, :-1])[..., None]
-        return self.router(experts.features, torch.nn.functional.pad(seen, (0, 0, 0, 1)), real)
+        arrived = torch.nn.functional.pad(seen, (0, 0, 1, 0))
+        return self.router.resume(experts.features, arrived, {}, real, experts.tokens)[0]
 
     def _gates(
         self, text: Reading, arrived: torch.Tensor | None, states: torch.Tensor | None
@@ -171,11 +172,11 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             shape = (*text.ids.shape, len(self.config.experts))
             arrived = torch.zeros(shape, device=text.ids.device)
         memory = {} if text.cache is None else text.cache.memory("router.")
-        gates, new = self.router.resume(features, arrived, memory, text.real)
+        gates, new = self.router.resume(features, arrived, memory, text.real, text.ids)
         if text.cache is not None:
             for name, tensor in new.items():
                 text.cache.remember(f"router.{name}", tensor)
-        return gates.float()
+        return gates.to(torch.promote_types(self.dtype, torch.float32))
 
     def _features(self, text: Reading, states: torch.Tensor | None) -> torch.Tensor | None:
         reads = self.router.reads

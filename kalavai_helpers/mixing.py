@@ -22,13 +22,14 @@ class ExpertOutput:
     """What the experts say of a batch, before any router.
 
     ``logits`` and ``log_probs`` (B, T, N, V); ``seen`` (B, T - 1, N): log-probability of the
-    token that followed; ``features`` (B, T, F): what the router reads.
+    token that followed; ``features`` (B, T, F) and ``tokens`` (B, T): what the router reads.
     """
 
     logits: torch.Tensor
     log_probs: torch.Tensor
     seen: torch.Tensor
     features: torch.Tensor | None
+    tokens: torch.Tensor | None = None
 
 
 def mix(gates: torch.Tensor, experts: ExpertOutput, mixing: str) -> torch.Tensor:

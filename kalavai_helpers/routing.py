@@ -53,6 +53,7 @@ class Router(torch.nn.Module):
         arrived: torch.Tensor,
         memory: dict[str, torch.Tensor],
         mask: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Gates of further tokens of a text that is read in pieces, as generation does.
 
@@ -66,6 +67,8 @@ class Router(torch.nn.Module):
             What earlier calls returned, (B, tokens so far, ...) each; empty at the start.
         mask
             (B, T), true on real tokens.
+        tokens
+            (B, T): the new tokens.
 
         Returns
         -------
@@ -125,7 +128,7 @@ class EvidenceRouter(Router):
             weight = torch.logaddexp(posterior + stay, share.expand_as(posterior))
         return torch.stack(gates, 1).exp()
 
-    def resume(self, features, arrived, memory, mask=None):
+    def resume(self, features, arrived, memory, mask=None, tokens=None):
         """Gates of further tokens, and the log-weights to go on from (see :class:`Router`)."""
         start = memory["weight"][:, -1] if memory else None
         weight = fixed_share(arrived, self.alpha, start)
