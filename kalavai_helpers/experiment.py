@@ -18,6 +18,10 @@ from .packing import Windows
 from .specialists import BASE, CODE, Cooperative
 
 POOLED = "pooled"
+_CODE = (
+    *("experiment", "ledger", "routing", "filtering", "scoring"),
+    *("architectures", "fused_model", "fusion", "mixing", "reading"),
+)
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,18 @@ def _evaluate(
 
 def _fuse(cooperative: Cooperative, router: routing.Router) -> fusion.FusedForCausalLM:
     specialists = {domain: cooperative.model(domain) for domain in cooperative.domains}
-    return fusion.fuse(cooperative.model(BASE), specialists, router, cooperative.tier.frozen_layers)
+    # With the base, so that any of the routers can be tried on the same model.
+    return fusion.fuse(
+        cooperative.model(BASE),
+        specialists,
+        router,
+        cooperative.tier.frozen_layers,
+        keep_base=True,
+    )
 
 
 def _key(cooperative: Cooperative, *parts: object) -> str:
-    code = artifacts.code_digest(["experiment", "fusion", "ledger", "routing", "scoring", *CODE])
+    code = artifacts.code_digest([*_CODE, *CODE])
     return artifacts.fingerprint(cooperative.fingerprint(), cooperative.tier.recipe(), code, *parts)
 
 

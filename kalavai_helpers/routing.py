@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .filtering import fixed_share
 from .ledger import Ledger
 
 
@@ -23,7 +24,9 @@ class Router(torch.nn.Module):
     causal = True
     mixing = "probability"
     reads: str | None = None
-    """``"base"`` or ``"experts"``: whose last hidden states are the features."""
+    """``"base"``, ``"experts"`` or ``"trunk"``: whose last hidden states are the features."""
+    listens = True
+    """Whether it learns from the log-probabilities that the experts gave to tokens seen."""
 
     def forward(
         self,
@@ -44,6 +47,41 @@ class Router(torch.nn.Module):
         """
         raise NotImplementedError
 
+    def resume(
+        self,
+        features: torch.Tensor | None,
+        arrived: torch.Tensor,
+        memory: dict[str, torch.Tensor],
+        mask: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Gates of further tokens of a text that is read in pieces, as generation does.
+
+        Parameters
+        ----------
+        features
+            (B, T, F) of the new tokens, or ``None``.
+        arrived
+            (B, T, N): log p_i of the new tokens themselves, as far as they were predicted; 0 else.
+        memory
+            What earlier calls returned, (B, tokens so far, ...) each; empty at the start.
+        mask
+            (B, T), true on real tokens.
+        tokens
+            (B, T): the new tokens.
+
+        Returns
+        -------
+        Gates (B, T, N) of the tokens that follow, and what is to be remembered of the new tokens.
+        Here: everything, and the router reads it all again; a filter remembers its state.
+        """
+        if not self.listens:
+            return self(features, arrived, mask), {}
+        new = {"arrived": arrived} | ({} if features is None else {"features": features})
+        known = {k: torch.cat([memory[k], v], 1) if memory else v for k, v in new.items()}
+        log_probs = functional.pad(known["arrived"][:, 1:], (0, 0, 0, 1))
+        return self(known.get("features"), log_probs)[:, -arrived.shape[1] :], new
+
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving."""
         return {}
@@ -53,6 +91,7 @@ class UniformRouter(Router):
     """Every expert the same weight 1/N (the published ablation)."""
 
     name = "uniform"
+    listens = False
 
     def forward(self, features, log_probs, mask=None):
         return torch.full_like(log_probs, 1 / log_probs.shape[-1])
@@ -89,6 +128,12 @@ class EvidenceRouter(Router):
             weight = torch.logaddexp(posterior + stay, share.expand_as(posterior))
         return torch.stack(gates, 1).exp()
 
+    def resume(self, features, arrived, memory, mask=None, tokens=None):
+        """Gates of further tokens, and the log-weights to go on from (see :class:`Router`)."""
+        start = memory["weight"][:, -1] if memory else None
+        weight = fixed_share(arrived, self.alpha, start)
+        return weight.exp().to(arrived), {"weight": weight}
+
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving."""
         return {"alpha": self.alpha}
@@ -109,6 +154,7 @@ class LinearRouter(Router):
 
     name = "linear"
     reads = "base"
+    listens = False
 
     def __init__(self, n_features: int, n_experts: int):
         super().__init__()
@@ -136,6 +182,7 @@ class PooledRouter(Router):
     causal = False
     mixing = "logit"
     reads = "experts"
+    listens = False
 
     def __init__(self, n_features: int, n_experts: int):
         super().__init__()

@@ -1,0 +1,202 @@
+"""One call of a fused model: the trunk's states, and branches that read as far as they must."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import architectures, sparse
+from .fused_cache import TRUNK, FusedCache
+from .fusion_checks import FusionError
+from .mixing import Part
+
+if TYPE_CHECKING:
+    from .fusion import FusedForCausalLM
+
+
+class Reading:
+    """New tokens of a batch, read by the trunk, with what branches have yet to read before them.
+
+    Attributes
+    ----------
+    ids, real
+        (B, T) new tokens, and which of them are text (``None``: all).
+    new, seen
+        How many tokens are new, and how many are in the cache.
+    work
+        Tokens that each branch has read in this call, over all rows.
+    """
+
+    def __init__(
+        self,
+        model: FusedForCausalLM,
+        ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor | None,
+        cache: FusedCache | None,
+    ):
+        self.model, self.ids, self.cache = model, ids, cache
+        self.new = ids.shape[1]
+        self.seen = 0 if cache is None else cache.seen
+        self.total = self.seen + self.new
+        self.work: Counter[str] = Counter()
+        self.mask = attention_mask
+        self.real = None
+        if attention_mask is not None:
+            if attention_mask.shape != (len(ids), self.total):
+                raise FusionError(
+                    f"attention_mask has shape {tuple(attention_mask.shape)}, and there are "
+                    f"{len(ids)} texts of {self.total} tokens, those in the cache among them"
+                )
+            self.real = attention_mask[:, self.seen :].bool()
+        self.given_positions = positions
+        if positions is None:
+            positions = torch.arange(self.seen, self.total, device=ids.device)[None]
+            if attention_mask is not None:
+                counted = attention_mask.long().cumsum(1)[:, self.seen :] - 1
+                positions = counted.clamp_min(0)
+        self._spans: dict[tuple[int, int], tuple] = {}
+        model.base_config._attn_implementation = model.config._attn_implementation
+        hidden = model.trunk["embed"](ids) if model.config.shared_embedding else ids
+        self.start, self.states, self.positions = self.seen, hidden, positions
+        if len(model.trunk["layers"]):
+            self.states = self._blocks(TRUNK, hidden, self.seen, self.total, None)
+        self.trunk_states = self.states
+        if cache is not None:
+            # Everything a branch has not read: what waited in the cache, and the new tokens.
+            self.states = cache.remember("trunk", self.states)
+            rows = positions.expand(len(ids), -1)
+            self.positions = cache.remember("positions", rows)
+            self.start = self.total - self.states.shape[1]
+
+    def branch(
+        self, name: str, end: int | None = None, rows: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, int]:
+        """Let a branch read up to ``end``: states (B, n, d) after its final norm, and their start.
+
+        Without a cache it reads from the first token; with one, from where it stopped, so that a
+        branch that was skipped catches up in one pass.
+        """
+        end = self.total if end is None else end
+        begin = 0 if self.cache is None else self.cache.length(name)
+        hidden = self.states[:, begin - self.start : end - self.start]
+        hidden = hidden if rows is None else hidden[rows]
+        part = self.model.branches[name]
+        if "embed" in part:
+            hidden = part["embed"](hidden)
+        self.work[name] += hidden.shape[0] * hidden.shape[1]
+        return part["norm"](self._blocks(name, hidden, begin, end, rows)), begin
+
+    def head(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) in float32 at least."""
+        part = self.model.branches[name]
+        if "head" in part:
+            logits = part["head"](states)
+        else:
+            embed = (part if "embed" in part else self.model.trunk)["embed"]
+            logits = torch.nn.functional.linear(states, embed.weight)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def predict(self, keep: torch.Tensor, kept_at: torch.Tensor, *, everywhere: bool) -> list[Part]:
+        """Logits of each expert where it is kept.
+
+        Parameters
+        ----------
+        keep
+            (B, K, N) bool at the positions ``kept_at`` (K,) of the new tokens.
+        everywhere
+            All are kept at all of them.
+        """
+        parts: list[Part] = []
+        kept_at = kept_at + self.seen
+        for i, name in enumerate(self.model.config.experts):
+            if everywhere:
+                states, begin = self.branch(name)
+                parts.append((None, self.head(name, states[:, kept_at - begin].flatten(0, 1))))
+                continue
+            mine = keep[:, :, i]
+            last = (mine * (kept_at + 1)).amax(1)
+            if self.cache is None:
+                groups = sparse.runs(last)
+            else:  # the rows of a cache go together
+                groups = [(None, int(last.max()))] if mine.any() else []
+            asked, found = [], []
+            for rows, end in groups:
+                states, begin = self.branch(name, end, rows)
+                # Where this expert was kept: row in the group, index among the kept positions.
+                row, at = (mine if rows is None else mine[rows]).nonzero(as_tuple=True)
+                found.append(states[row, kept_at[at] - begin])
+                asked.append((row if rows is None else rows[row]) * len(kept_at) + at)
+            if found:
+                parts.append((torch.cat(asked), self.head(name, torch.cat(found))))
+            else:
+                nobody = kept_at.new_zeros(0)
+                width = self.model.config.vocab_size
+                parts.append((nobody, self.states.new_zeros(0, width, dtype=torch.float32)))
+        return parts
+
+    def arrived(self, logits: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+        """Log p_i of the new tokens themselves (B, T, N); 0 where nobody predicted them.
+
+        ``logits`` (B, T, V) and ``states`` (B, T, N, d) are those of all experts at all of them.
+        """
+        found = []
+        for z in logits:
+            following = self.ids[:, 1:, None]
+            found.append(z[:, :-1].gather(-1, following)[..., 0] - z[:, :-1].logsumexp(-1))
+        arrived = torch.nn.functional.pad(torch.stack(found, -1), (0, 0, 1, 0))
+        if self.seen:
+            before = self.cache.predicted
+            if before is None:  # tokens were taken back
+                last = self.cache.kept["states"][:, -1]
+                names = enumerate(self.model.config.experts)
+                heads = [self.head(name, last[:, i]).log_softmax(-1) for i, name in names]
+                before = torch.stack(heads, 1)
+            first = self.ids[:, :1, None].expand(-1, before.shape[1], 1)
+            arrived[:, 0] = before.gather(-1, first)[..., 0]
+        if self.cache is not None:
+            self.cache.remember("states", states)
+            self.cache.predicted = torch.stack([z[:, -1].log_softmax(-1) for z in logits], 1)
+        if self.mask is not None:
+            before = torch.nn.functional.pad(self.mask.bool(), (1, 0))[:, self.seen : -1]
+            arrived = arrived * (self.real & before)[..., None]
+        return arrived
+
+    def close(self) -> None:
+        """Keep in the cache what some branch has yet to read, and no more."""
+        if self.cache is None:
+            return
+        self.cache.seen = self.total
+        behind = self.total - min(self.cache.length(name) for name in self.model.branches)
+        for name in ("trunk", "positions"):
+            kept = self.cache.kept.pop(name)
+            if behind:
+                self.cache.kept[name] = kept[:, -behind:]
+
+    def _blocks(
+        self, name: str, hidden: torch.Tensor, begin: int, end: int, rows: torch.Tensor | None
+    ) -> torch.Tensor:
+        model = self.model
+        frozen = model.config.frozen_layers
+        part = model.trunk if name == TRUNK else model.branches[name]
+        types = model.layer_types[:frozen] if name == TRUNK else model.layer_types[frozen:]
+        if not types:
+            return hidden
+        cache = None if self.cache is None else self.cache.parts[name]
+        key = (begin, end)
+        span = self._spans.get(key) if rows is None else None
+        # Trunk and branches may differ in their kinds of attention.
+        if span is None or set(types) - set(span[0]):
+            positions = self.positions[:, begin - self.start : end - self.start]
+            mask = self.mask if self.mask is None else self.mask[:, :end]
+            if rows is not None:
+                positions = positions if len(positions) == 1 else positions[rows]
+                mask = mask if mask is None else mask[rows]
+            given = None if self.given_positions is None else positions
+            made = architectures.masks(model.base_config, types, hidden, mask, given, cache)
+            span = made, positions, model.rotary(hidden, position_ids=positions)
+            if rows is None:
+                self._spans[key] = span
+        return model.family.run(part["layers"], hidden, types, *span, cache)

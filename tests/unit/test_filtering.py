@@ -1,0 +1,80 @@
+"""Fixed share: the fast filter is the plain one, and is what the theory says it is."""
+
+import itertools
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kalavai_helpers import routing
+from kalavai_helpers.filtering import fixed_share
+
+
+def plain(evidence, alpha):
+    """The definition, token by token, on probabilities."""
+    n = evidence.shape[-1]
+    weight, found = torch.full((len(evidence), n), 1 / n, dtype=torch.float64), []
+    for t in range(evidence.shape[1]):
+        weight = weight * evidence[:, t].double().exp()
+        weight = (1 - alpha) * weight / weight.sum(1, keepdim=True) + alpha / n
+        found.append(weight)
+    return torch.stack(found, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 5), st.sampled_from([0.0, 1e-4, 0.1]))
+def test_blocks_side_by_side_give_what_token_by_token_gives(length, n, alpha):
+    generator = torch.Generator().manual_seed(length)
+    evidence = torch.randn(2, length, n, generator=generator)
+    found = fixed_share(evidence, alpha)
+    assert torch.allclose(found.exp(), plain(evidence, alpha), atol=1e-10)
+    assert torch.allclose(found.exp().sum(-1), torch.ones(2, length, dtype=torch.float64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 120), st.integers(1, 119))
+def test_the_filter_goes_on_from_where_it_stopped(length, cut):
+    cut = min(cut, length - 1)
+    evidence = torch.randn(1, length, 3, generator=torch.Generator().manual_seed(cut))
+    whole = fixed_share(evidence, 0.01)
+    rest = fixed_share(evidence[:, cut:], 0.01, whole[:, cut - 1])
+    assert torch.allclose(rest, whole[:, cut:], atol=1e-9)
+
+
+def test_without_switches_it_is_bayes():
+    evidence = torch.randn(1, 100, 4, generator=torch.Generator().manual_seed(0))
+    expected = evidence.double().cumsum(1).log_softmax(-1)
+    assert torch.allclose(fixed_share(evidence, 0.0), expected, atol=1e-9)
+
+
+def test_experts_in_another_order_have_their_weights_in_that_order():
+    evidence = torch.randn(1, 90, 3, generator=torch.Generator().manual_seed(0))
+    for order in itertools.permutations(range(3)):
+        moved = fixed_share(evidence[..., list(order)], 0.02)
+        assert torch.allclose(moved, fixed_share(evidence, 0.02)[..., list(order)], atol=1e-9)
+
+
+def test_gradients_are_finite_through_blocks_and_certainty():
+    evidence = (torch.randn(1, 100, 3) * 200).requires_grad_(True)
+    for alpha in (0.0, 0.01):
+        fixed_share(evidence, alpha).sum().backward()
+        assert torch.isfinite(evidence.grad).all()
+
+
+def test_the_evidence_router_reads_a_text_in_pieces_as_in_one():
+    generator = torch.Generator().manual_seed(0)
+    arrived = torch.randn(2, 60, 3, generator=generator, dtype=torch.float64)
+    arrived[:, 0] = 0
+    router = routing.EvidenceRouter(0.01)
+    shifted = torch.nn.functional.pad(arrived[:, 1:], (0, 0, 0, 1))
+    whole = router(None, shifted)
+    memory, found = {}, []
+    for start, end in ((0, 1), (1, 50), (50, 60)):
+        gates, new = router.resume(None, arrived[:, start:end], memory)
+        memory = {k: torch.cat([memory[k], v], 1) if memory else v for k, v in new.items()}
+        found.append(gates)
+    assert torch.allclose(torch.cat(found, 1), whole, atol=1e-9)
+    again, _ = routing.Router.resume(router, None, arrived[:, 50:], {"arrived": arrived[:, :50]})
+    assert torch.allclose(again, whole[:, 50:], atol=1e-9)
+    assert math.isclose(float(whole[0, 0].sum()), 1)
