@@ -98,3 +98,10 @@ def test_readme_names_only_targets_that_exist():
         named = set(re.findall(r"`make ([a-z]+)", (ROOT / page).read_text(encoding="utf-8")))
         assert named
         assert named <= targets, page
+
+
+def test_the_map_of_the_package_names_every_module_once():
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Where things are")[1]
+    named = re.findall(r"`(\w+)`", table.split("\n## ")[0].split("|---|---|")[1])
+    modules = {path.stem for path in (ROOT / "kalavai_helpers").glob("[a-z]*.py")}
+    assert sorted(named) == sorted(modules)
