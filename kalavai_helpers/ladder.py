@@ -109,15 +109,15 @@ class Rung:
 def climb(tier: Tier, corpora: str, domains: tuple[str, ...], seeds: Sequence[int]) -> list[Rung]:
     """The rungs of a tier, everything trained that the store does not have.
 
-    Baselines are trained for the first seed: on every rung those that the tier can pay for, beside
-    the sweep's own width all of them. A wider model that is a rung's model of equal compute costs
+    Baselines are trained for the first seed: equal compute on every rung, at the sweep's own width
+    all of them. A wider model that is a rung's model of equal compute costs
     nothing more; no other is trained where the base comes from the Hub.
     """
     rungs, sizes = [], tiers_of(tier)
     for size in sizes:
         coops = tuple(Cooperative(size, corpora, domains, seed) for seed in seeds)
         kinds = [baselines.COMPUTE]
-        if size == tier.sweep() or tier.name != "ci":
+        if size == tier.sweep():
             kinds.append(baselines.EXPOSURE)
         free = baselines.wider(size, len(domains)) in sizes
         if size.hub_id is None and (size == tier.sweep() or free):
