@@ -95,7 +95,9 @@ def test_probabilities_too_small_for_a_float_are_still_exact():
     from kalavai_helpers import mixing
 
     logits = [torch.tensor([[0.0, -200.0, 3.0]]), torch.tensor([[0.0, -190.0, 1.0]])]
-    found = mixing.combine([(None, z) for z in logits], torch.tensor([[0.25, 0.75]]), "probability")
+    found = mixing.combine(
+        [(i, None, z) for i, z in enumerate(logits)], torch.tensor([[0.25, 0.75]]), "probability"
+    )
     exact = sum(w * z.double().softmax(-1) for w, z in zip((0.25, 0.75), logits, strict=True)).log()
     assert torch.allclose(found.double(), exact, atol=1e-4)
 
