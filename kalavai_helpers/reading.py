@@ -136,6 +136,8 @@ class Reading:
         groups = sparse.runs(last) if self.cache is None else [(None, reach)]
         asked, found = [], []
         for rows, end in groups:
+            # All rows are no choice, and then mask and angles can serve other experts too.
+            rows = None if rows is not None and len(rows) == len(mine) else rows
             states, begin = self.branch(name, end, rows)
             row, at = (mine if rows is None else mine[rows]).nonzero(as_tuple=True)
             found.append(states[row, kept_at[at] - begin])
