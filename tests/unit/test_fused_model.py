@@ -299,10 +299,7 @@ def test_a_checkpoint_half_frozen_is_little_more_than_two_models(tmp_path):
     fusion.fuse(base, specialists, "evidence").save_pretrained(tmp_path / "fused")
     base.save_pretrained(tmp_path / "base")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("fused", "base")]
-    shared = sum(p.numel() for p in base.gpt_neox.layers[:2].parameters()) + VOCAB * 32
-    total = sum(p.numel() for p in base.parameters())
-    assert sizes[0] / sizes[1] <= 1.1 * (shared + 3 * (total - shared)) / total
-    assert sizes[0] / sizes[1] <= 2.3  # a third of this base is its head
+    assert sizes[0] / sizes[1] <= 2.1
 
 
 def test_the_base_is_carried_only_for_routers_that_read_it():
