@@ -51,13 +51,14 @@ def fixed_share(
     weights, totals = _run(blocks.flatten(0, 1), certain.flatten(0, 1), stay, share)
     weights = weights.view(batch, n_blocks, n, size, n)
     totals = totals.view(batch, n_blocks, n, size, 1)
-    made, weight = [], start
-    for block in range(n_blocks):
-        # Posterior of the start, given the block up to each token, weighs the runs from it.
-        joint = weight[:, :, None, None] + totals[:, block]
-        made.append((joint.log_softmax(1) + weights[:, block]).logsumexp(1))
-        weight = made[-1][:, -1]
-    return torch.cat(made, 1)[:, :length]
+    # Posterior of the start of a block, given the block up to a token, weighs the runs from it.
+    ends, seen = weights[..., -1, :], totals[..., -1, :]
+    starts = [start]
+    for block in range(n_blocks - 1):
+        joint = (starts[-1][..., None] + seen[:, block]).log_softmax(1)
+        starts.append((joint + ends[:, block]).logsumexp(1))
+    joint = torch.stack(starts, 1)[..., None, None] + totals
+    return (joint.log_softmax(2) + weights).logsumexp(2).flatten(1, 2)[:, :length]
 
 
 def _run(

@@ -115,7 +115,7 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             seen = None if arrived is None else arrived[:, 1:]
             gates = self._gates(text, arrived, states)
             keep = sparse.kept(gates[:, kept_at], 0.0)
-            parts = [(None, z[:, kept_at].flatten(0, 1)) for z in logits]
+            parts = [(i, None, z[:, kept_at].flatten(0, 1)) for i, z in enumerate(logits)]
         else:
             gates = self._gates(text, None, None)
             keep = sparse.kept(gates[:, kept_at], epsilon)

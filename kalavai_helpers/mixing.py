@@ -13,8 +13,8 @@ from .routing import fuse_log_probs
 MIXING = ("probability", "logit")
 _UNDERFLOW = 1e-30
 
-Part = tuple[torch.Tensor | None, torch.Tensor]
-"""Rows (n,), or ``None`` for all of them, and an expert's logits (n, V) there."""
+Part = tuple[int, torch.Tensor | None, torch.Tensor]
+"""An expert's index, ascending rows (n,) or ``None`` for all, and its logits (n, V) there."""
 
 
 @dataclass
@@ -45,55 +45,42 @@ def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor
     Parameters
     ----------
     parts
-        One an expert, in the order of the gates.
+        What the experts said, those that were not asked left out.
     gates
         (n, N), 0 where an expert was not asked.
     """
     if mixing == "logit":
-        mixed = sum(gates[:, i, None] * logits for i, (_, logits) in enumerate(parts))
-        return mixed.log_softmax(-1)
-    if all(rows is None for rows, _ in parts):
-        return _log_mean([logits for _, logits in parts], gates)
+        return sum(gates[:, i, None] * logits for i, _, logits in parts).log_softmax(-1)
+    if len(parts) == 1:
+        return parts[0][2].log_softmax(-1)
+    if all(rows is None for _, rows, _ in parts):
+        return _mixture(parts, gates)
     # Most rows need one expert, and no sum; the others are mixed apart.
-    n_asked = (gates > 0).sum(1)
-    out = gates.new_empty(len(gates), parts[0][1].shape[1])
-    several = (n_asked > 1).nonzero()[:, 0]
+    asked = (gates > 0).sum(1)
+    several = (asked > 1).nonzero()[:, 0]
     place = torch.full((len(gates),), -1, device=gates.device)
     place[several] = torch.arange(len(several), device=gates.device)
-    for rows, logits in parts:
-        alone = n_asked[rows] == 1
-        if alone.all() and len(rows) == len(out):
-            return logits.log_softmax(-1)
-        out[rows[alone]] = logits[alone].log_softmax(-1)
-    if len(several):
-        out[several] = _log_sparse_mean(parts, gates, n_asked, place, len(several))
+    out = gates.new_empty(len(gates), parts[0][2].shape[1])
+    mixed = gates.new_full((len(several), out.shape[1]), -torch.inf)
+    for i, rows, logits in parts:
+        log_probs = logits.log_softmax(-1)
+        if len(rows) == len(out):
+            out = log_probs
+        else:
+            out[rows] = log_probs
+        mine = asked[rows] > 1
+        at = place[rows[mine]]
+        weighed = log_probs[mine] + gates[rows[mine], i, None].log()
+        mixed[at] = torch.logaddexp(mixed[at], weighed)
+    out[several] = mixed
     return out
 
 
-def _log_mean(logits: list[torch.Tensor], gates: torch.Tensor) -> torch.Tensor:
-    if len(logits) == 1:
-        return logits[0].log_softmax(-1)
-    mean = sum(gates[:, i, None] * z.softmax(-1) for i, z in enumerate(logits))
+def _mixture(parts: list[Part], gates: torch.Tensor) -> torch.Tensor:
+    mean = sum(gates[:, i, None] * logits.softmax(-1) for i, _, logits in parts)
     if mean.amin() > _UNDERFLOW:
         return mean.log()
-    stacked = torch.stack([z.log_softmax(-1) for z in logits], -1)
-    return fuse_log_probs(gates[:, None], stacked)
-
-
-def _log_sparse_mean(
-    parts: list[Part],
-    gates: torch.Tensor,
-    n_asked: torch.Tensor,
-    place: torch.Tensor,
-    n_rows: int,
-) -> torch.Tensor:
-    mixed = gates.new_full((n_rows, parts[0][1].shape[1]), -torch.inf)
-    for i, (rows, logits) in enumerate(parts):
-        mine = n_asked[rows] > 1
-        at = place[rows[mine]]
-        weighed = logits[mine].log_softmax(-1) + gates[rows[mine], i, None].log()
-        mixed[at] = torch.logaddexp(mixed[at], weighed)
-    return mixed
+    return fuse_log_probs(gates[:, None], torch.stack([z.log_softmax(-1) for _, _, z in parts], -1))
 
 
 def loss(

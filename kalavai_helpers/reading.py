@@ -111,31 +111,41 @@ class Reading:
         """
         parts: list[Part] = []
         kept_at = kept_at + self.seen
-        for i, name in enumerate(self.model.config.experts):
+        last = (keep * (kept_at + 1)[:, None]).amax(1)
+        for i, (name, reach) in enumerate(
+            zip(self.model.config.experts, last.amax(0).tolist(), strict=True)
+        ):
             if everywhere:
                 states, begin = self.branch(name)
-                parts.append((None, self.head(name, states[:, kept_at - begin].flatten(0, 1))))
-                continue
-            mine = keep[:, :, i]
-            last = (mine * (kept_at + 1)).amax(1)
-            if self.cache is None:
-                groups = sparse.runs(last)
-            else:  # the rows of a cache go together
-                groups = [(None, int(last.max()))] if mine.any() else []
-            asked, found = [], []
-            for rows, end in groups:
-                states, begin = self.branch(name, end, rows)
-                # Where this expert was kept: row in the group, index among the kept positions.
-                row, at = (mine if rows is None else mine[rows]).nonzero(as_tuple=True)
-                found.append(states[row, kept_at[at] - begin])
-                asked.append((row if rows is None else rows[row]) * len(kept_at) + at)
-            if found:
-                parts.append((torch.cat(asked), self.head(name, torch.cat(found))))
-            else:
-                nobody = kept_at.new_zeros(0)
-                width = self.model.config.vocab_size
-                parts.append((nobody, self.states.new_zeros(0, width, dtype=torch.float32)))
+                found = self.head(name, states[:, kept_at - begin].flatten(0, 1))
+                parts.append((i, None, found))
+            elif reach:
+                parts.append((i, *self._ask(name, keep[:, :, i], kept_at, last[:, i], reach)))
         return parts
+
+    def _ask(
+        self,
+        name: str,
+        mine: torch.Tensor,
+        kept_at: torch.Tensor,
+        last: torch.Tensor,
+        reach: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows among (B · K) where an expert is kept, and its logits there."""
+        # The rows of a cache go together.
+        groups = sparse.runs(last) if self.cache is None else [(None, reach)]
+        asked, found = [], []
+        for rows, end in groups:
+            # All rows are no choice, and then mask and angles can serve other experts too.
+            rows = None if rows is not None and len(rows) == len(mine) else rows
+            states, begin = self.branch(name, end, rows)
+            row, at = (mine if rows is None else mine[rows]).nonzero(as_tuple=True)
+            found.append(states[row, kept_at[at] - begin])
+            asked.append((row if rows is None else rows[row]) * len(kept_at) + at)
+        if len(groups) > 1:
+            ascending, order = torch.cat(asked).sort()
+            return ascending, self.head(name, torch.cat(found)[order])
+        return asked[0], self.head(name, found[0])
 
     def arrived(self, logits: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
         """Log p_i of the new tokens themselves (B, T, N); 0 where nobody predicted them.

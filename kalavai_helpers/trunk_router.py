@@ -33,15 +33,16 @@ class TrunkRouter(Router):
     n_features, n_tokens
         Width of the trunk's states, and size of the vocabulary.
     alpha
-        Chance of a switch. All other experts together keep at least about that weight, so
-        that it must stay well below ε for any of them to be skipped.
+        Chance of a switch. Rare switches make certain gates, and experts that can be skipped;
+        frequent ones notice a switch sooner. All other experts together keep at least about
+        that weight, so that it must stay well below ε.
     """
 
     name = "trunk"
     reads = "trunk"
     listens = False
 
-    def __init__(self, n_features: int, n_tokens: int, n_experts: int, alpha: float = 1e-4):
+    def __init__(self, n_features: int, n_tokens: int, n_experts: int, alpha: float = 1e-5):
         super().__init__()
         if not 0 <= alpha < 1:
             raise ValueError(f"alpha is the chance of a switch, in [0, 1), not {alpha}")
@@ -118,7 +119,7 @@ def fit(
     states: torch.Tensor,
     tokens: torch.Tensor,
     n_tokens: int,
-    alpha: float = 1e-4,
+    alpha: float = 1e-5,
 ) -> TrunkRouter:
     """Fit a trunk router on documents that the specialists did not train on.
 

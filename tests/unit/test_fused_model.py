@@ -95,7 +95,9 @@ def test_probabilities_too_small_for_a_float_are_still_exact():
     from kalavai_helpers import mixing
 
     logits = [torch.tensor([[0.0, -200.0, 3.0]]), torch.tensor([[0.0, -190.0, 1.0]])]
-    found = mixing.combine([(None, z) for z in logits], torch.tensor([[0.25, 0.75]]), "probability")
+    found = mixing.combine(
+        [(i, None, z) for i, z in enumerate(logits)], torch.tensor([[0.25, 0.75]]), "probability"
+    )
     exact = sum(w * z.double().softmax(-1) for w, z in zip((0.25, 0.75), logits, strict=True)).log()
     assert torch.allclose(found.double(), exact, atol=1e-4)
 
@@ -297,10 +299,7 @@ def test_a_checkpoint_half_frozen_is_little_more_than_two_models(tmp_path):
     fusion.fuse(base, specialists, "evidence").save_pretrained(tmp_path / "fused")
     base.save_pretrained(tmp_path / "base")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("fused", "base")]
-    shared = sum(p.numel() for p in base.gpt_neox.layers[:2].parameters()) + VOCAB * 32
-    total = sum(p.numel() for p in base.parameters())
-    assert sizes[0] / sizes[1] <= 1.1 * (shared + 3 * (total - shared)) / total
-    assert sizes[0] / sizes[1] <= 2.3  # a third of this base is its head
+    assert sizes[0] / sizes[1] <= 2.1
 
 
 def test_the_base_is_carried_only_for_routers_that_read_it():
