@@ -117,16 +117,9 @@ class EvidenceRouter(Router):
         self.alpha = alpha
 
     def forward(self, features, log_probs, mask=None):
-        n = log_probs.shape[-1]
-        weight = torch.full_like(log_probs[:, 0], -math.log(n))
-        gates = []
-        stay = math.log1p(-self.alpha)
-        share = log_probs.new_tensor(self.alpha / n).log()
-        for t in range(log_probs.shape[1]):
-            gates.append(weight)
-            posterior = (weight + log_probs[:, t]).log_softmax(-1)
-            weight = torch.logaddexp(posterior + stay, share.expand_as(posterior))
-        return torch.stack(gates, 1).exp()
+        weight = fixed_share(log_probs, self.alpha)
+        start = weight.new_full(weight[:, :1].shape, -math.log(weight.shape[-1]))
+        return torch.cat([start, weight[:, :-1]], 1).exp().to(log_probs)
 
     def resume(self, features, arrived, memory, mask=None, tokens=None):
         """Gates of further tokens, and the log-weights to go on from (see :class:`Router`)."""
