@@ -288,7 +288,7 @@ def audit(values: Mapping[str, float] | None = None) -> pd.DataFrame:
     rows = []
     for check in checks():
         (outcome,) = claims.evaluate(check.recomputation, values)
-        difference = outcome.value - values[check.stored]
+        difference, allowed = outcome.value - values[check.stored], tolerance(check)
         rows.append(
             {
                 "family": check.family,
@@ -296,8 +296,8 @@ def audit(values: Mapping[str, float] | None = None) -> pd.DataFrame:
                 "value": values[check.stored],
                 "recomputed": outcome.value,
                 "difference": difference,
-                "tolerance": tolerance(check),
-                "agrees": abs(difference) <= tolerance(check),
+                "tolerance": allowed,
+                "agrees": abs(difference) <= allowed,
                 "ids": outcome.ids,
             }
         )

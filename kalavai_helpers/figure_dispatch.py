@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kalavai_helpers.figure_curves import curves
-from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, styled
+from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, menu, styled
 
 
 def choices(
@@ -82,8 +82,8 @@ def choices(
             showlegend=False,
         )
     titles = [f"{x_title}<br>{o['note']}" if o.get("note") else x_title for o in options]
-    menu = _menu([o["name"] for o in options], len(options), titles)
-    styled(fig, "", **(_slider(menu, slider) if slider else {"updatemenus": [menu]}))
+    entries = _menu([o["name"] for o in options], len(options), titles)
+    styled(fig, "", **(_slider(entries, slider) if slider else {"updatemenus": [entries]}))
     for label, value in (marks or {}).items():
         fig.add_vline(
             x=value,
@@ -146,21 +146,13 @@ def _menu(
         if axis == "y":
             layout["yaxis.autorange"] = True
         buttons.append({"label": name, "method": "update", "args": [{"visible": visible}, layout]})
-    return {
-        "buttons": buttons,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1,
-        "yanchor": "bottom",
-        "pad": {"b": 34},
-        "showactive": True,
-    }
+    return menu(buttons)
 
 
-def _slider(menu: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _slider(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The entries of a menu as the steps of a slider under the figure."""
     slider = {
-        "steps": menu["buttons"],
+        "steps": entries["buttons"],
         "currentvalue": {"prefix": f"{prefix}: "},
         "pad": {"t": 60},
         "ticklen": 0,

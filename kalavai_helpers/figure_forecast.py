@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, faded, styled
+from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, faded, menu, styled
 
 
 def line_and_points(
@@ -162,19 +162,7 @@ def predicted(
         fig,
         title,
         showlegend=True,
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "right",
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1,
-                "yanchor": "bottom",
-                "pad": {"b": 8},
-                "showactive": True,
-            }
-        ],
+        updatemenus=[menu(buttons, gap=8, type="buttons", direction="right")],
         margin_t=70,
     )
     fig.update_xaxes(title_text=f"measured gain, {unit}", nticks=6, zeroline=False)

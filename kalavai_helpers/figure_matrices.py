@@ -12,7 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kalavai_helpers.figure_style import DARK_TEXT, DIVERGING_SCALE, GATE_SCALE, LOSS_SCALE, styled
+from kalavai_helpers.figure_style import (
+    DARK_TEXT,
+    DIVERGING_SCALE,
+    GATE_SCALE,
+    LOSS_SCALE,
+    menu,
+    styled,
+)
 
 PRINTED_TOKENS = 16  # more printed numbers would touch each other on a phone
 
@@ -205,17 +212,7 @@ def routing_heatmap(
             "cmax": 100,
             "colorbar": _bar_below("gate, %"),
         },
-        updatemenus=[
-            {
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1,
-                "yanchor": "bottom",
-                "pad": {"b": 34},
-                "showactive": True,
-            }
-        ],
+        updatemenus=[menu(buttons)],
         margin_t=100,
     )
     fig.update_annotations(font_size=13, x=0, xanchor="left")

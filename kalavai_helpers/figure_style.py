@@ -119,3 +119,17 @@ def faded(colour: str, alpha: float = 0.16) -> str:
     """Return ``#rrggbb`` as a translucent fill."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
+
+
+def menu(buttons: list[dict[str, Any]], gap: int = 34, **options: Any) -> dict[str, Any]:
+    """Return a menu above the left corner of a figure; ``options`` are those of updatemenus.
+
+    Parameters
+    ----------
+    buttons
+        What plotly calls the buttons of an updatemenu.
+    gap
+        Pixels between the menu and the plot.
+    """
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": gap}}
+    return {"buttons": buttons, **place, "showactive": True, **options}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from .figure_curves import curves
+from .figure_style import menu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,19 +52,7 @@ def views(figures: Mapping[str, go.Figure]) -> go.Figure:
         for label in figures
     ]
     joined.update_layout(
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "right",
-                "buttons": buttons,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1,
-                "yanchor": "bottom",
-                "pad": {"b": 34},
-                "showactive": True,
-            }
-        ],
+        updatemenus=[menu(buttons, type="buttons", direction="right")],
         margin_t=100,
     )
     return joined
