@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -215,23 +214,3 @@ def with_baselines(found: ledger.Ledger, baselines: Sequence[Baseline]) -> ledge
     for baseline in baselines:
         found = found.with_column(baseline.kind, baseline.log_probs())
     return found
-
-
-def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run training tasks, one process and one thread each; one after another on a GPU.
-
-    Start with the longest: the tasks are taken in their order.
-    """
-    from joblib import Parallel, delayed
-
-    workers = 1 if torch.cuda.is_available() else min(len(tasks), os.cpu_count() or 1)
-    if workers <= 1:
-        for task in tasks:
-            task()
-        return
-    Parallel(n_jobs=workers, batch_size=1)(delayed(_single_threaded)(task) for task in tasks)
-
-
-def _single_threaded(task: Callable[[], None]) -> None:
-    torch.set_num_threads(1)
-    task()

@@ -7,15 +7,15 @@ experiment). The text is scarce on purpose, so that long runs over-train as the 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from . import artifacts, evaluation, ledger, packing, routing
+from . import artifacts, evaluation, ledger, packing, parallel, routing
 from .losses import Estimate, Losses
 from .specialists import BASE, CODE, Cooperative, train_all
 
@@ -252,13 +252,9 @@ def _score_all(
     cooperatives: dict[Condition, Cooperative], windows: packing.Windows
 ) -> dict[Condition, list[torch.Tensor]]:
     """Log-probabilities (n,) of every specialist, in the order of the domains."""
-    from joblib import Parallel, delayed
-
     jobs = [(c, domain) for c, coop in cooperatives.items() for domain in coop.domains]
-    # On a GPU the models go one after another, as they do in training.
-    workers = 1 if torch.cuda.is_available() else min(len(jobs), os.cpu_count() or 1)
-    found = Parallel(n_jobs=workers)(
-        delayed(_score)(cooperatives[c], domain, windows, workers > 1) for c, domain in jobs
+    found = parallel.side_by_side(
+        [partial(_score, cooperatives[c], domain, windows) for c, domain in jobs]
     )
     scored: dict[Condition, list[torch.Tensor]] = {}
     for (condition, _), log_probs in zip(jobs, found, strict=True):
@@ -266,11 +262,7 @@ def _score_all(
     return scored
 
 
-def _score(
-    cooperative: Cooperative, domain: str, windows: packing.Windows, single_thread: bool
-) -> np.ndarray:
-    if single_thread:
-        torch.set_num_threads(1)
+def _score(cooperative: Cooperative, domain: str, windows: packing.Windows) -> np.ndarray:
     tier = cooperative.tier
     model = cooperative.model(domain).to(tier.device()[0])
     task = f"score {domain}, {tier.specialist_steps} steps, {tier.frozen_layers} frozen"

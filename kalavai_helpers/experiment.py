@@ -5,13 +5,26 @@ Each part is read from the store where it is there, so that chapters can share a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import artifacts, builtin_text, evaluation, fusion, ledger, packing, routing, scoring
+from . import (
+    artifacts,
+    builtin_text,
+    evaluation,
+    fusion,
+    ledger,
+    packing,
+    parallel,
+    routing,
+    scoring,
+)
 from .evaluation import Fused
 from .ledger import Ledger
 from .packing import Windows
@@ -98,6 +111,18 @@ def run(cooperative: Cooperative) -> Experiment:
     return _evaluate(cooperative, parts, "heldout", routers)
 
 
+def run_all(cooperatives: Sequence[Cooperative]) -> list[Experiment]:
+    """Evaluate several cooperatives; those that are new to the store side by side."""
+    fresh = [cooperative for cooperative in cooperatives if not _pooled_path(cooperative).exists()]
+    parallel.side_by_side([partial(_prepare, cooperative) for cooperative in fresh])
+    return [run(cooperative) for cooperative in cooperatives]
+
+
+def _prepare(cooperative: Cooperative) -> None:
+    """Leave everything that :func:`run` reads in the store."""
+    run(cooperative)
+
+
 def _evaluate(
     cooperative: Cooperative,
     parts: dict[str, Windows],
@@ -129,8 +154,12 @@ def _key(cooperative: Cooperative, *parts: object) -> str:
     return artifacts.fingerprint(cooperative.fingerprint(), cooperative.tier.recipe(), code, *parts)
 
 
+def _pooled_path(cooperative: Cooperative) -> Path:
+    return artifacts.store() / "routers" / f"pooled-{_key(cooperative)}.safetensors"
+
+
 def _pooled(cooperative: Cooperative) -> routing.PooledRouter:
-    path = artifacts.store() / "routers" / f"pooled-{_key(cooperative)}.safetensors"
+    path = _pooled_path(cooperative)
     saved = artifacts.load_tensors(path)
     tier, tokenizer = cooperative.tier, cooperative.tokenizer
     if saved is None:

@@ -6,17 +6,16 @@ kept: hundreds of small models would fill a disk, and nothing is asked of them a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from . import artifacts, corpora, ledger, packing, training
+from . import artifacts, corpora, ledger, packing, parallel, training
 from .ledger import Ledger
 from .packing import IGNORE, Windows
 from .specialists import BASE, CODE, SPECIALIST_FIELDS, Cooperative
@@ -108,19 +107,13 @@ def measure(tiers: Sequence[Tier], source: str, domains: tuple[str, ...], seed: 
     Parameters are those of :class:`specialists.Cooperative`, the tiers most often of
     :func:`recipes`.
     """
-    from joblib import Parallel, delayed
-
     made = [Cooperative(tier, source, domains, seed) for tier in tiers]
     for cooperative in {c.base_key: c for c in made}.values():
         cooperative.model(BASE)
     jobs = [name for name in (BASE, *domains) if not all(_path(one, name).exists() for one in made)]
-    workers = 1 if torch.cuda.is_available() else min(len(jobs), os.cpu_count() or 1)
-    if workers > 1:
-        fresh = [Cooperative(tier, source, domains, seed) for tier in tiers]
-        Parallel(n_jobs=workers)(delayed(_score_alone)(fresh, name) for name in jobs)
-    else:
-        for name in jobs:
-            _score_all(made, name)
+    # Fresh ones: those above hold their base, and tasks travel to other processes.
+    fresh = [Cooperative(tier, source, domains, seed) for tier in tiers]
+    parallel.side_by_side([partial(_score_all, fresh, name) for name in jobs])
     shared: dict[str, Windows] = {}
     return [_assembled(one, shared) for one in made]
 
@@ -143,11 +136,6 @@ def _path(cooperative: Cooperative, name: str) -> Path:
 @cache
 def _code() -> str:
     return artifacts.code_digest(["forecast_runs", "ledger", *CODE])
-
-
-def _score_alone(cooperatives: list[Cooperative], name: str) -> None:
-    torch.set_num_threads(1)
-    _score_all(cooperatives, name)
 
 
 def _score_all(cooperatives: list[Cooperative], name: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from . import baselines, evaluation, ledger, models, routing
+from . import baselines, evaluation, ledger, models, parallel, routing
 from .baselines import Baseline
 from .ledger import WEIGHT_AVERAGE
 from .losses import Losses
@@ -137,11 +137,11 @@ def _train(rungs: list[Rung], own: Tier) -> None:
     others = sorted(starts.values(), key=lambda c: -c.tier.hidden_size)
     bases = [partial(c.train, BASE) for c in others if c.tier != own]
     home = _missing([rung for rung in rungs if rung.tier == own], ready=not bases)
-    baselines.side_by_side([*bases, *home])
+    parallel.side_by_side([*bases, *home])
     rest = _missing(rungs[::-1], ready=True)
-    baselines.side_by_side(rest)
+    parallel.side_by_side(rest)
     if bases or home or rest:  # new models have no scores yet
-        baselines.side_by_side([partial(_score, r, c) for r in rungs[::-1] for c in r.cooperatives])
+        parallel.side_by_side([partial(_score, r, c) for r in rungs[::-1] for c in r.cooperatives])
 
 
 def _score(rung: Rung, cooperative: Cooperative) -> None:

@@ -7,13 +7,12 @@ shared between them while they train.
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import artifacts, corpora, models, packing, training
+from . import artifacts, corpora, models, packing, parallel, training
 from .tiers import Tier
 
 if TYPE_CHECKING:
@@ -30,12 +29,14 @@ BASE_FIELDS = (
     "hub_id", "revision", "vocab_size", "hidden_size", "n_layers", "n_heads", "seq_len",
     "batch_size", "base_steps", "base_lr", "base_bytes",
 )
-SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers", "heldout_bytes")
+SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers")
 # fmt: on
 """Fields of a tier that make a base, and those that make a specialist of that base."""
 
 CODE = ("corpora", "hub_text", "models", "packing", "specialists", "training")
 PROBE_WINDOWS = 16
+"""Held-out windows a domain behind a training curve, whatever the evaluation's budget."""
+PROBE_BYTES_PER_TOKEN = 6
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ class Cooperative:
         )
 
     def _probe(self, domain: str) -> packing.Windows:
-        full = self.windows("heldout", domain)
+        budget = PROBE_WINDOWS * self.tier.seq_len * PROBE_BYTES_PER_TOKEN
+        documents = corpora.capped(corpora.split(self.corpora, domain)["heldout"], budget)
+        full = packing.windows(documents, self.tokenizer, self.tier.seq_len)
         rows = slice(0, PROBE_WINDOWS)
         return replace(
             full,
@@ -182,27 +185,12 @@ def train_all(cooperatives: list[Cooperative]) -> None:
 
     The base comes first and uses all threads. On a GPU the specialists go one after another.
     """
-    import torch
-    from joblib import Parallel, delayed
-
     for cooperative in cooperatives:
         cooperative.model(BASE)
     jobs = [
-        (cooperative, domain)
+        partial(cooperative.train, domain)
         for cooperative in cooperatives
         for domain in cooperative.domains
         if not cooperative.path(domain).exists()
     ]
-    workers = 1 if torch.cuda.is_available() else min(len(jobs), os.cpu_count() or 1)
-    if workers <= 1:
-        for cooperative, domain in jobs:
-            cooperative.train(domain)
-        return
-    Parallel(n_jobs=workers)(delayed(_train_single_threaded)(*job) for job in jobs)
-
-
-def _train_single_threaded(cooperative: Cooperative, domain: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    cooperative.train(domain)
+    parallel.side_by_side(jobs)

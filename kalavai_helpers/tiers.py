@@ -108,7 +108,11 @@ class Tier:
         )
 
 
-_CI = Tier(name="ci", purpose="readers' default and CI regression: two CPU cores, minutes")
+_CI = Tier(
+    name="ci",
+    purpose="readers' default and CI regression: two CPU cores, minutes",
+    batch_size=8,
+)
 _LAPTOP = replace(
     _CI,
     name="laptop",
@@ -118,6 +122,7 @@ _LAPTOP = replace(
     n_layers=6,
     n_heads=5,
     seq_len=256,
+    batch_size=16,
     base_steps=1200,
     base_lr=2e-3,
     specialist_steps=300,
@@ -129,7 +134,7 @@ _LAPTOP = replace(
     n_seeds=1,
 )
 _SWEEPS: dict[str, dict[str, int]] = {
-    "ci": {"hidden_size": 32, "batch_size": 8, "heldout_bytes": 40_000},
+    "ci": {"hidden_size": 32, "heldout_bytes": 40_000},
     "laptop": {
         "vocab_size": 2048,
         "hidden_size": 64,

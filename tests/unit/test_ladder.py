@@ -64,7 +64,7 @@ def test_a_second_climb_trains_nothing(rungs, monkeypatch):
     def refuse(tasks):
         assert not list(tasks)
 
-    monkeypatch.setattr(ladder.baselines, "side_by_side", refuse)
+    monkeypatch.setattr(ladder.parallel, "side_by_side", refuse)
     tier = rungs[1].tier
     ladder.climb(tier, rungs[0].cooperatives[0].corpora, rungs[0].domains, (42, 7))
 

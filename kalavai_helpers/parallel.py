@@ -1,0 +1,32 @@
+"""Side by side: independent work on all cores, one process and one thread each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+def side_by_side(tasks: Sequence[Callable[[], Found]]) -> list[Found]:
+    """Run tasks, one thread each, and return what they return; one after another on a GPU.
+
+    Small models gain little from a second thread, so two of them together are nearly twice as
+    fast as one after the other. Start with the longest: the tasks are taken in their order.
+    """
+    import torch
+    from joblib import Parallel, delayed
+
+    workers = 1 if torch.cuda.is_available() else min(len(tasks), os.cpu_count() or 1)
+    if workers <= 1:
+        return [task() for task in tasks]
+    parallel = Parallel(n_jobs=workers, batch_size=1)
+    return parallel(delayed(_single_threaded)(task) for task in tasks)
+
+
+def _single_threaded(task: Callable[[], Found]) -> Found:
+    import torch
+
+    torch.set_num_threads(1)
+    return task()
