@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import study
 
-from kalavai_helpers import evaluation, forecast, forecast_runs, predictors, tiers
+from kalavai_helpers import evaluation, forecast, forecast_runs, parallel, predictors, tiers
 
 
 def learned(runs):
@@ -132,7 +132,7 @@ def test_recipes_vary_steps_depth_width_and_text_within_five_percent_probes():
 
 def test_runs_are_trained_scored_and_read_again(tiny, monkeypatch):
     """Probe and full run of every domain, all from the store the second time."""
-    monkeypatch.setattr(forecast_runs.os, "cpu_count", lambda: 1)  # no worker processes
+    monkeypatch.setattr(parallel.os, "cpu_count", lambda: 1)  # no worker processes
     tier = replace(tiny.tier, specialist_steps=40)
     first = forecast_runs.measure([tier], tiny.corpora, tiny.domains, 42)[0]
     monkeypatch.setattr(forecast_runs.training, "train", None)
