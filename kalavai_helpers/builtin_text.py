@@ -174,8 +174,9 @@ def _dependencies() -> list[str]:
 
 # What pyproject.toml requires; named because a checkout may be used without being installed.
 _ROOTS = (
-    "babel", "datasets", "ipykernel", "ipywidgets", "joblib", "jupytext", "nbclient", "numpy",
-    "pandas", "papermill", "plotly", "psutil", "safetensors", "tokenizers", "torch", "transformers",
+    "babel", "datasets", "ipykernel", "ipywidgets", "joblib", "jupytext", "nbclient", "nbformat",
+    "numpy", "packaging", "pandas", "papermill", "plotly", "psutil", "safetensors", "scikit-learn",
+    "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -190,3 +191,9 @@ def test_describe() -> None:
         assert builtin_text.describe(name).endswith(".")
     with pytest.raises(ValueError, match=r"'latin'.*tamil"):
         builtin_text.describe("latin")
+
+
+def test_a_checkout_that_is_not_installed_reads_the_same_packages():
+    root = Path(__file__).parents[2]
+    wanted = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    assert sorted(builtin_text._ROOTS) == sorted(re.split(r"[<>=]", line)[0] for line in wanted)
