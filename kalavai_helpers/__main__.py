@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     expect = commands.add_parser("expect", help="measure the spread over seeds, for CI to compare")
     expect.add_argument("--tier", default="ci")
+    expect.add_argument("--chapter", nargs="+", metavar="NAME", help="only these (default: all)")
     expect.set_defaults(act=_expect)
 
     check = commands.add_parser("check", help="check this machine and installation")
@@ -138,7 +139,7 @@ def _record(options: argparse.Namespace) -> int:
 def _expect(options: argparse.Namespace) -> int:
     from kalavai_helpers import expected
 
-    path = expected.measure(options.tier)
+    path = expected.measure(options.tier, options.chapter)
     print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 

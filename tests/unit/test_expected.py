@@ -63,3 +63,19 @@ def test_every_verdict_that_was_seen_is_allowed():
 def test_a_spread_needs_five_different_seeds(runs):
     with pytest.raises(ValueError, match="5 runs with different seeds"):
         expected.summarise(runs)
+
+
+def test_a_number_that_seeds_do_not_move_has_room_of_a_hundredth():
+    wanted = expected.summarise([run(seed, 200.0) for seed in range(5)])["gain"]
+    assert wanted["tolerance"] == pytest.approx(2.0, rel=1e-3)
+
+
+def test_chapters_that_were_not_run_again_keep_what_is_expected(tmp_path, monkeypatch):
+    monkeypatch.setattr(expected, "path", lambda tier: tmp_path / f"{tier}.json")
+    full = {"corpora": "builtin", "date": "2026-01-01", "environment": {}}
+    first = [each | full for each in RUNS]
+    expected.write("ci", [first])
+    expected.write("ci", [[each | {"chapter": "02_y"} for each in first]])
+    chapters = expected.load("ci")["chapters"]
+    assert list(chapters) == ["01_x", "02_y"]
+    assert chapters["01_x"] == chapters["02_y"]
