@@ -111,9 +111,7 @@ def measure(tiers: Sequence[Tier], source: str, domains: tuple[str, ...], seed: 
     for cooperative in {c.base_key: c for c in made}.values():
         cooperative.model(BASE)
     jobs = [name for name in (BASE, *domains) if not all(_path(one, name).exists() for one in made)]
-    # Fresh ones: those above hold their base, and tasks travel to other processes.
-    fresh = [Cooperative(tier, source, domains, seed) for tier in tiers]
-    parallel.side_by_side([partial(_score_all, fresh, name) for name in jobs])
+    parallel.side_by_side([partial(_score_all, made, name) for name in jobs])
     shared: dict[str, Windows] = {}
     return [_assembled(one, shared) for one in made]
 

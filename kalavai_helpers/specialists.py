@@ -51,6 +51,13 @@ class Cooperative:
     domains: tuple[str, ...]
     seed: int
 
+    def __reduce__(self) -> tuple[type, tuple]:
+        """Travel to another process as four fields.
+
+        A base that went along would be large, and would no longer collect its hidden states.
+        """
+        return Cooperative, (self.tier, self.corpora, self.domains, self.seed)
+
     @cached_property
     def base_key(self) -> str:
         """Fingerprint of everything that makes the base."""

@@ -1,4 +1,6 @@
-"""The token ledger restricted to part of a cooperative."""
+"""The token ledger: part of a cooperative, and a cooperative that went to another process."""
+
+import pickle
 
 import torch
 
@@ -21,3 +23,13 @@ def test_a_restricted_ledger_numbers_its_documents_and_windows_anew(tiny):
     assert part.window.unique().tolist() == list(range(int(part.window.max()) + 1))
     assert torch.equal(part.group, torch.zeros_like(part.group))
     assert len(part.n_bytes) == part.n_documents
+
+
+def test_a_cooperative_that_loaded_its_base_can_be_scored_in_another_process(tiny):
+    tiny.model("base")
+    travelled = pickle.loads(pickle.dumps(tiny))
+    assert travelled == tiny
+    assert "_base" not in vars(travelled)
+    ids = tiny.windows("heldout", "red")
+    _, states = ledger.score(travelled.model("base"), ids, "test", states=True)
+    assert states.shape == (ids.n_tokens, tiny.tier.hidden_size)
