@@ -112,6 +112,7 @@ _CI = Tier(
     name="ci",
     purpose="readers' default and CI regression: two CPU cores, minutes",
     batch_size=8,
+    heldout_bytes=40_000,
 )
 _LAPTOP = replace(
     _CI,
@@ -134,7 +135,7 @@ _LAPTOP = replace(
     n_seeds=1,
 )
 _SWEEPS: dict[str, dict[str, int]] = {
-    "ci": {"hidden_size": 32, "heldout_bytes": 40_000},
+    "ci": {"hidden_size": 32},
     "laptop": {
         "vocab_size": 2048,
         "hidden_size": 64,
