@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -22,6 +21,7 @@ from . import (
     ledger,
     packing,
     parallel,
+    pooled_fit,
     routing,
     scoring,
 )
@@ -32,7 +32,7 @@ from .specialists import BASE, CODE, Cooperative
 
 POOLED = "pooled"
 _CODE = (
-    *("experiment", "ledger", "routing", "filtering", "scoring"),
+    *("experiment", "ledger", "routing", "filtering", "scoring", "pooled_fit"),
     *("architectures", "fused_model", "fusion", "mixing", "reading"),
 )
 
@@ -161,27 +161,12 @@ def _pooled_path(cooperative: Cooperative) -> Path:
 def _pooled(cooperative: Cooperative) -> routing.PooledRouter:
     path = _pooled_path(cooperative)
     saved = artifacts.load_tensors(path)
-    tier, tokenizer = cooperative.tier, cooperative.tokenizer
+    tier = cooperative.tier
     if saved is None:
-        chunks = [
-            packing.pack(cooperative.documents(domain, "train"), tokenizer, tier.seq_len)
-            for domain in cooperative.domains
-        ]
-        pooled = packing.Chunks(
-            np.concatenate([part.input_ids for part in chunks]),
-            np.concatenate([part.document for part in chunks]),
-        )
-        specialists = {domain: cooperative.model(domain) for domain in cooperative.domains}
-        router = scoring.fit_pooled(
-            cooperative.model(BASE),
-            specialists,
-            tier.frozen_layers,
-            pooled,
-            tier.router_steps,
-            cooperative.seed,
-            f"pooled router (seed {cooperative.seed})",
-            tier.device()[0],
-        ).router
+        experts = [cooperative.model(domain).to(tier.device()[0]) for domain in cooperative.domains]
+        pool = pooled_fit.build(cooperative, experts)
+        kind = routing.PooledRouter
+        router, _ = pooled_fit.fit(pool, cooperative.seed, tier.router_steps, kind=kind)
         artifacts.save_tensors(path, router.state_dict(), router.arguments())
         return router
     router = routing.PooledRouter(**saved[1])

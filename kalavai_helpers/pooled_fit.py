@@ -1,9 +1,10 @@
-"""The published pooled router of the cross-lingual cooperative, fitted on cached expert states.
+"""The published pooled routers, fitted on cached expert states.
 
 A router only weighs experts, so the experts run once: their last hidden states on a pool of
 training chunks are kept, and a fit of 500 steps costs a second instead of minutes. Everything
-else is as published: gates from the mean state of the whole sequence (not causal), a two-layer
-router without bias, logit mixing, AdamW at 1e-3, batches of 4.
+else is as published: gates from the mean state of the whole sequence (not causal), a linear router
+or, across languages, one of two layers, without bias, logit mixing, AdamW at 1e-3, batches of 4.
+:func:`kalavai_helpers.scoring.fit_pooled` is the published loop itself, to compare with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ import torch
 from . import packing, progress, routing
 from .packing import IGNORE
 from .specialists import Cooperative
+
+Pooled = TypeVar("Pooled", bound=routing.PooledRouter)
 
 POOL = 250
 """Most training chunks a domain in the pool; a fit of 500 steps draws 2,000 chunks."""
@@ -41,10 +45,6 @@ class PooledMLP(routing.PooledRouter):
             torch.nn.ReLU(),
             torch.nn.Linear(width, n_experts, bias=False),
         )
-
-    def weigh(self, means: torch.Tensor) -> torch.Tensor:
-        """Gates (B, N) of sequences with mean states (B, d)."""
-        return self.linear(means).softmax(-1)
 
     def arguments(self) -> dict[str, int]:
         """Constructor arguments, for saving."""
@@ -98,7 +98,8 @@ def fit(
     *,
     chunks: Sequence[int] | None = None,
     curriculum: int = 0,
-) -> tuple[PooledMLP, torch.Tensor]:
+    kind: type[Pooled] = PooledMLP,
+) -> tuple[Pooled, torch.Tensor]:
     """Fit one router on cached states; the seed decides its first weights and its batches.
 
     Parameters
@@ -111,6 +112,8 @@ def fit(
     curriculum
         Steps at the start whose batches come from one domain at a time, in turn. They use domain
         labels, which the protocol says it does without.
+    kind
+        Class of the router: two layers, or the linear :class:`routing.PooledRouter`.
 
     Returns
     -------
@@ -120,7 +123,7 @@ def fit(
     n_experts, width = pool.states.shape[2:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        router = PooledMLP(width, n_experts)
+        router = kind(width, n_experts)
     router.to(pool.states.device)
     optimizer = torch.optim.AdamW(router.parameters(), lr=1e-3, fused=True)
     rng = np.random.default_rng(seed)
@@ -191,8 +194,8 @@ def _fit_job(
 
 
 @torch.no_grad()
-def build(cooperative: Cooperative, experts: list, windows: packing.Windows) -> Pool:
-    """Run the experts over the pool and the held-out windows.
+def build(cooperative: Cooperative, experts: list, windows: packing.Windows | None = None) -> Pool:
+    """Run the experts over the pool and the held-out windows, where those are given.
 
     At most ``POOL`` training chunks a domain, drawn at random; natural proportions are kept in
     ``Pool.chunks`` and applied when a batch is drawn.
@@ -209,7 +212,8 @@ def build(cooperative: Cooperative, experts: list, windows: packing.Windows) -> 
     ids = torch.from_numpy(np.concatenate(chosen).astype(np.int64)).to(device)
     states = [_states(experts, part) for part in ids[:, :-1].split(16)]
     means = []
-    for rows in torch.arange(len(windows.input_ids)).split(16):
+    n_windows = 0 if windows is None else len(windows.input_ids)
+    for rows in torch.arange(n_windows).split(16) if n_windows else ():
         real = torch.from_numpy(windows.targets[rows] != IGNORE)[..., None].to(device)
         seen = _states(experts, torch.from_numpy(windows.input_ids[rows]).to(device)).mean(2)
         means.append((seen * real).sum(1) / real.sum(1))
@@ -219,7 +223,7 @@ def build(cooperative: Cooperative, experts: list, windows: packing.Windows) -> 
         torch.tensor(domain),
         torch.tensor(counts),
         torch.stack([model.get_output_embeddings().weight for model in experts], 1),
-        torch.cat(means),
+        torch.cat(means) if means else states[0].new_zeros(0, states[0].shape[-1]),
     )
 
 

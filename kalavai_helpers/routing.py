@@ -186,7 +186,11 @@ class PooledRouter(Router):
             mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
         real = mask[..., None].to(features)
         pooled = (features * real).sum(1) / real.sum(1).clamp(min=1)
-        return self.linear(pooled).softmax(-1)[:, None].expand_as(log_probs)
+        return self.weigh(pooled)[:, None].expand_as(log_probs)
+
+    def weigh(self, means: torch.Tensor) -> torch.Tensor:
+        """Gates (B, N) of sequences with mean states (B, d)."""
+        return self.linear(means).softmax(-1)
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving."""
