@@ -12,7 +12,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.generation import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
-from . import architectures, fusion_checks, mixing, routing, sparse, trunk_router
+from . import (
+    architectures,
+    fusion_checks,
+    learned_routers,
+    mixing,
+    routing,
+    sparse,
+    trunk_router,
+)
 from .fused_cache import FusedCache
 from .fused_config import FusedConfig, FusedOutput
 from .fusion_checks import FusionError
@@ -24,7 +32,9 @@ from .specialists import BASE
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
-routing.ROUTERS[trunk_router.TrunkRouter.name] = trunk_router.TrunkRouter
+# What was saved with any of them can be loaded.
+for router in (trunk_router.TrunkRouter, *learned_routers.ROUTERS):
+    routing.ROUTERS[router.name] = router
 
 
 class FusedForCausalLM(PreTrainedModel, GenerationMixin):

@@ -131,7 +131,7 @@ def check_router(router: Router, n_experts: int) -> None:
     Raises
     ------
     FusionError
-        If it was made for another one.
+        If it was made for another one, or keeps more gates than there are experts.
     """
     made_for = router.arguments().get("n_experts", n_experts)
     if made_for != n_experts:
@@ -139,6 +139,9 @@ def check_router(router: Router, n_experts: int) -> None:
             f"The {router.name} router chooses between {made_for} experts, and there are "
             f"{n_experts}: fit it again on their ledger"
         )
+    top_k = router.arguments().get("top_k") or 1
+    if top_k > n_experts:
+        raise FusionError(f"top_k is {top_k}, and there are {n_experts} experts: keep at most all")
 
 
 def check_epsilon(epsilon: float, router: Router, mixing: str) -> None:

@@ -13,15 +13,15 @@ from math import factorial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from . import evaluation
+from .learned_routers import TemperedRouter
 from .losses import Estimate, Losses
 from .routing import EvidenceRouter, Router
 from .specialists import BASE
 
 if TYPE_CHECKING:
-    import torch
-
     from .ledger import Ledger
 
 EXACT_UP_TO = 12
@@ -45,6 +45,41 @@ def leave(ledger: Ledger, name: str) -> Ledger:
     if name not in ledger.experts or len(ledger.experts) == 1:
         raise ValueError(f"{name!r} cannot leave: the experts are {', '.join(ledger.experts)}")
     return replace(ledger, experts=tuple(e for e in ledger.experts if e != name))
+
+
+def without(router: Router, expert: int) -> Router:
+    """The router of a cooperative that one of its experts has left.
+
+    The others' gates are divided by their sum, by taking the expert's row out of the weights. A
+    filter is then as if the expert had never joined; a fitted part is what it was fitted to be
+    when the expert was there, and fitting again takes seconds.
+
+    Parameters
+    ----------
+    expert
+        Its index among the experts.
+
+    Raises
+    ------
+    ValueError
+        If there is no such expert, or no other; for a router that has to be fitted again.
+    """
+    if isinstance(router, TemperedRouter):
+        return TemperedRouter(without(router.inner, expert), router.temperature, router.top_k)
+    arguments = router.arguments()
+    if "n_experts" not in arguments:
+        return router
+    n_experts = arguments["n_experts"]
+    if not 0 <= expert < n_experts or n_experts == 1:
+        raise ValueError(f"Expert {expert} cannot leave: there are {n_experts}, counted from 0")
+    if not router.per_expert:
+        raise ValueError(f"The {router.name} router depends on all its experts: fit it again")
+    state = router.state_dict()
+    for name in router.per_expert:
+        state[name] = torch.cat([state[name][:expert], state[name][expert + 1 :]])
+    left = type(router)(**{**arguments, "n_experts": n_experts - 1})
+    left.load_state_dict(state)
+    return left.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -76,8 +111,8 @@ def join(
     log_probs
         (n,) log-probabilities that the new specialist gives to the ledger's tokens.
     router
-        A router for any number of experts; evidence by default. One that was fitted has to be
-        fitted again on the ledger that is returned.
+        A router for any number of experts; evidence by default. One that was fitted is refused:
+        it has to be fitted again on the ledger that is returned.
 
     Raises
     ------

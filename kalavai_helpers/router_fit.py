@@ -1,19 +1,28 @@
-"""Fitting a linear router by expectation–maximisation: no seed, and no step back.
+"""Fitting routers on the ledger, by maximum likelihood of the probability mixture Σ_i g_i p_i.
 
-The experts stay as they are, so the likelihood of a mixture Σ_i g_i(h) p_i has one hidden
-variable a token: whose token it is. EM alternates who explains it and who should be asked.
+The ledger should hold documents that the specialists did not train on: on their own training text
+they look better than they are. No model runs. A linear router is fitted by
+expectation–maximisation, which has no seed and takes no step back: the experts stay as they are,
+so that the likelihood has one hidden variable a token, whose token it is, and EM alternates who
+explains it and who should be asked. The others climb directly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from . import routing
+from .learned_routers import LogLinearRouter, MLPRouter, linear_for
 from .ledger import Ledger
-from .routing import LinearRouter
+from .routing import EvidenceRouter, LinearRouter, Router
+
+ALPHAS = (1e-6, 0.5)
+"""Between which the chance of a switch is sought; 0 is tried too."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ def fit_em(
         (n,) how much each token counts, of any scale; all alike by default.
     """
     features, log_probs = ledger.features.double(), ledger.expert_log_probs
-    router = LinearRouter(features.shape[1], log_probs.shape[1])
+    router = linear_for(ledger)
     counts = torch.ones(len(ledger), dtype=torch.float64) if weights is None else weights.double()
     counts = counts / counts.sum()
     router.mean.copy_(counts @ features)
@@ -93,3 +102,130 @@ def _maximise(
 
     optimizer.step(loss)
     return weight.detach()
+
+
+def fit_sgd(
+    ledger: Ledger,
+    seed: int = 0,
+    *,
+    steps: int = 1000,
+    batch_size: int = 1024,
+    learning_rate: float = 3e-3,
+    decay: float = 0.01,
+) -> LinearRouter:
+    """Fit a linear router by stochastic gradient steps: AdamW on batches of tokens.
+
+    How routers are commonly fitted (the published one on text, 2,000 sequences, with every expert
+    running at every step; here on the ledger). Starts from uniform gates, so that the seed decides
+    the batches only; the learning rate falls to 0 along a cosine.
+    """
+    router = linear_for(ledger)
+    _standardise(router, ledger)
+    return _descend(router, ledger, seed, steps, batch_size, learning_rate, decay)
+
+
+def fit_mlp(
+    ledger: Ledger,
+    seed: int = 0,
+    *,
+    width: int = 64,
+    steps: int = 1000,
+    batch_size: int = 1024,
+    learning_rate: float = 3e-3,
+    decay: float = 0.01,
+) -> MLPRouter:
+    """Fit a router with one hidden layer by AdamW; the seed decides first weights and batches."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        router = MLPRouter(ledger.features.shape[1], len(ledger.experts), width)
+    routing.check_ledger(router, ledger)
+    _standardise(router, ledger)
+    return _descend(router, ledger, seed, steps, batch_size, learning_rate, decay)
+
+
+def fit_alpha(ledger: Ledger) -> EvidenceRouter:
+    """Fit the chance α of a switch: the evidence router that makes the documents most likely.
+
+    One number, deterministic: a grid of logarithms, then Brent's method around its best point.
+    """
+    from scipy.optimize import minimize_scalar
+
+    log_probs = ledger.expert_log_probs
+
+    def loss(log_alpha: float) -> float:
+        log_weights = routing.ledger_log_weights(float(np.exp(log_alpha)), ledger)
+        return -float((log_weights + log_probs).logsumexp(1).mean())
+
+    grid = np.linspace(*np.log(ALPHAS), 9)
+    losses = [loss(value) for value in grid]
+    best = int(np.argmin(losses))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
+    by_loss = {found.fun: np.exp(found.x), losses[best]: np.exp(grid[best]), loss(-np.inf): 0.0}
+    return EvidenceRouter(float(by_loss[min(by_loss)]))
+
+
+def fit_log_linear(
+    ledger: Ledger, alpha: float | None = None, steps: int = 60, penalty: float = 1e-4
+) -> LogLinearRouter:
+    """Fit evidence and linear gate together (L-BFGS, deterministic).
+
+    Parameters
+    ----------
+    alpha
+        Chance of a switch in the filter; by default that of :func:`fit_alpha`.
+    """
+    alpha = fit_alpha(ledger).alpha if alpha is None else alpha
+    features, log_probs = ledger.features, ledger.expert_log_probs.float()
+    router = LogLinearRouter(features.shape[1], log_probs.shape[1], alpha)
+    routing.check_ledger(router, ledger)
+    log_weights = routing.ledger_log_weights(alpha, ledger).float()
+    router.load_state_dict(routing.fit_linear(ledger, steps, penalty).state_dict(), strict=False)
+
+    def loss() -> torch.Tensor:
+        gates = router.combine(log_weights, features)
+        return -routing.fuse_log_probs(gates, log_probs).mean()
+
+    _climb([router.log_powers], loss, steps)
+    return router.requires_grad_(False)
+
+
+def _standardise(router: Router, ledger: Ledger) -> None:
+    router.mean.copy_(ledger.features.mean(0))
+    router.scale.copy_(ledger.features.std(0).clamp_min(1e-3))
+
+
+def _climb(parameters: list[torch.Tensor], loss: Callable[[], torch.Tensor], steps: int) -> None:
+    optimizer = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+
+
+def _descend(
+    router: Router,
+    ledger: Ledger,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    decay: float,
+) -> Router:
+    features, log_probs = ledger.features, ledger.expert_log_probs.float()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(router.parameters(), lr=learning_rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(ledger), (batch_size,), generator=generator)
+        here = log_probs[rows]
+        loss = -routing.fuse_log_probs(router(features[rows], here), here).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return router.requires_grad_(False)

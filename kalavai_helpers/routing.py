@@ -7,14 +7,19 @@ the log-probabilities that the experts gave to tokens already seen; nothing late
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from . import expert_states
 from .filtering import fixed_share
 from .ledger import Ledger
+
+_MAX_PADDED = 2**26
+"""Most numbers of padded states held at once: a quarter of a GB in float32."""
 
 
 class Router(torch.nn.Module):
@@ -27,6 +32,8 @@ class Router(torch.nn.Module):
     """``"base"``, ``"experts"`` or ``"trunk"``: whose last hidden states are the features."""
     listens = True
     """Whether it learns from the log-probabilities that the experts gave to tokens seen."""
+    per_expert: tuple[str, ...] = ()
+    """Weights with a row an expert, that whoever leaves can take along."""
 
     def forward(
         self,
@@ -116,10 +123,14 @@ class EvidenceRouter(Router):
             raise ValueError(f"alpha is the chance of a switch, in [0, 1), not {alpha}")
         self.alpha = alpha
 
-    def forward(self, features, log_probs, mask=None):
+    def log_weights(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Log-weights (B, T, N) float64 before the token that ``log_probs`` (B, T, N) scores."""
         weight = fixed_share(log_probs, self.alpha)
         start = weight.new_full(weight[:, :1].shape, -math.log(weight.shape[-1]))
-        return torch.cat([start, weight[:, :-1]], 1).exp().to(log_probs)
+        return torch.cat([start, weight[:, :-1]], 1)
+
+    def forward(self, features, log_probs, mask=None):
+        return self.log_weights(log_probs).exp().to(log_probs)
 
     def resume(self, features, arrived, memory, mask=None, tokens=None):
         """Gates of further tokens, and the log-weights to go on from (see :class:`Router`)."""
@@ -148,6 +159,7 @@ class LinearRouter(Router):
     name = "linear"
     reads = "base"
     listens = False
+    per_expert = ("weight",)
 
     def __init__(self, n_features: int, n_experts: int):
         super().__init__()
@@ -155,8 +167,12 @@ class LinearRouter(Router):
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
 
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """W h (..., N): log-gates up to a constant a token."""
+        return functional.linear((features - self.mean) / self.scale, self.weight)
+
     def forward(self, features, log_probs, mask=None):
-        return functional.linear((features - self.mean) / self.scale, self.weight).softmax(-1)
+        return self.scores(features).softmax(-1)
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving."""
@@ -207,16 +223,53 @@ def make(name: str, **arguments: Any) -> Router:
     Raises
     ------
     ValueError
-        For an unknown name; the valid ones are listed.
+        For an unknown name; the valid ones are listed. For arguments that are missing or unknown.
     """
     if name not in ROUTERS:
         raise ValueError(f"Unknown router {name!r}: choose one of {', '.join(ROUTERS)}")
+    try:
+        inspect.signature(ROUTERS[name]).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"The {name} router cannot be made so ({error}): give a fitted router, or the name of "
+            "one that needs no fitting (uniform, evidence)"
+        ) from None
     return ROUTERS[name](**arguments)
 
 
 def fuse_log_probs(gates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
     """Probability mixing: log Σ_i g_i p_i over the last axis."""
     return torch.logsumexp(gates.clamp_min(1e-30).log() + log_probs, -1)
+
+
+def check_ledger(router: Router, ledger: Ledger) -> None:
+    """Check that a router can be read off a ledger.
+
+    Raises
+    ------
+    ValueError
+        For a router that is not causal (it mixes logits and needs the models), one that reads
+        other states than the ledger's, and one that was fitted for another number of experts.
+    """
+    if not router.causal:
+        raise ValueError(
+            f"The {router.name} router is not causal and cannot be read off a ledger: "
+            "use fusion.score on the fused model"
+        )
+    held = expert_states.held(ledger)
+    if router.reads not in (None, held):
+        ways = {"experts": "expert_states.read", "trunk": "trunk_router.gates"}
+        raise ValueError(
+            f"The {router.name} router reads states of the {router.reads}, and this ledger holds "
+            f"those of the {held}: use {ways.get(router.reads, 'ledger.build')}"
+        )
+    n_experts = len(ledger.experts)
+    made_for = router.arguments().get("n_experts", n_experts)
+    if made_for != n_experts:
+        raise ValueError(
+            f"The {router.name} router chooses between {made_for} experts, and the ledger has "
+            f"{n_experts}: fit it again, or take the expert out with membership.without"
+        )
 
 
 @torch.no_grad()
@@ -226,19 +279,30 @@ def ledger_gates(router: Router, ledger: Ledger) -> torch.Tensor:
     Raises
     ------
     ValueError
-        For a router that is not causal: it mixes logits and needs the models.
+        For a router that does not fit the ledger (see :func:`check_ledger`).
     """
-    if not router.causal:
-        raise ValueError(
-            f"The {router.name} router is not causal and cannot be read off a ledger: "
-            "use fusion.score on the fused model"
-        )
-    if router.reads is not None:  # one token at a time, no need to pad documents
-        return router(ledger.features[None], ledger.expert_log_probs[None])[0].double()
+    check_ledger(router, ledger)
+    features = None if router.reads is None else ledger.features
+    log_probs = ledger.expert_log_probs
+    if not router.listens:  # one token at a time, no need to pad documents
+        return router(None if features is None else features[None], log_probs[None])[0].double()
     positions = ledger.positions()
-    padded = ledger.expert_log_probs[positions.clamp_min(0)]
-    mask = positions >= 0
-    return router(None, padded, mask)[mask]
+    together = len(positions)
+    if features is not None:
+        together = max(1, _MAX_PADDED // (positions.shape[1] * features.shape[1]))
+    found = []
+    for rows in positions.split(together):
+        real, at = rows >= 0, rows.clamp_min(0)
+        states = None if features is None else features[at]
+        found.append(router(states, log_probs[at], real)[real].double())
+    return torch.cat(found)
+
+
+def ledger_log_weights(alpha: float, ledger: Ledger) -> torch.Tensor:
+    """Log-weights (n, N) float64 of the evidence router before each token of a ledger."""
+    positions = ledger.positions()
+    log_probs = ledger.expert_log_probs[positions.clamp_min(0)]
+    return EvidenceRouter(alpha).log_weights(log_probs)[positions >= 0]
 
 
 def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> LinearRouter:
@@ -249,6 +313,7 @@ def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> Linear
     """
     features, log_probs = ledger.features, ledger.expert_log_probs.float()
     router = LinearRouter(features.shape[1], log_probs.shape[1])
+    check_ledger(router, ledger)
     router.mean.copy_(features.mean(0))
     router.scale.copy_(features.std(0).clamp_min(1e-3))
     optimizer = torch.optim.LBFGS(

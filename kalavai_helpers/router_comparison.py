@@ -1,0 +1,189 @@
+"""Causal routers against the domain oracle: fitted, chosen and judged on separate documents.
+
+All routers are fitted on the router documents, which no specialist trained on. The best is chosen
+there too, by cross-fitting: each part of the documents is routed by routers fitted on the others.
+Held-out documents judge, and decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import evaluation, expert_states, ledger, packing, router_fit, routing, trunk_router
+from .ledger import Ledger
+from .losses import Losses
+from .scaling import over_seeds
+from .specialists import BASE, Cooperative
+
+FOLDS = 3
+WITH_BASE = "{}, with the base"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents as routers see them: scores, the base's states, those of experts and trunk.
+
+    ``trunk`` holds states (n, d) and tokens (n,); all parts are in the order of the ledger.
+    """
+
+    ledger: Ledger
+    experts: expert_states.ExpertLedger
+    trunk: tuple[torch.Tensor, torch.Tensor]
+
+    def of(self, documents: torch.Tensor) -> Texts:
+        """Some of the documents, (n_documents,) bool."""
+        tokens = documents[self.ledger.document]
+        states, ids = self.trunk
+        return Texts(
+            _documents(self.ledger, documents),
+            _documents(self.experts, documents),
+            (states[tokens], ids[tokens]),
+        )
+
+    def with_base(self) -> Texts:
+        """The base as one more expert."""
+        return replace(self, ledger=replace(self.ledger, experts=(*self.ledger.experts, BASE)))
+
+    def gates(self, router: routing.Router) -> torch.Tensor:
+        """Gates (n, N) of a causal router."""
+        if router.reads == "trunk":
+            return trunk_router.gates(router, self.ledger, *self.trunk)
+        held = self.experts if router.reads == "experts" else self.ledger
+        return routing.ledger_gates(router, held)
+
+
+Fit = Callable[[Texts], routing.Router]
+
+
+def _fit_trunk(texts: Texts, n_tokens: int) -> routing.Router:
+    return trunk_router.fit(texts.ledger, *texts.trunk, n_tokens)
+
+
+FITS: dict[str, Fit] = {
+    "uniform": lambda texts: routing.UniformRouter(),
+    "evidence": lambda texts: routing.EvidenceRouter(),
+    "evidence, α fitted": lambda texts: router_fit.fit_alpha(texts.ledger),
+    "linear, EM": lambda texts: router_fit.fit_em(texts.ledger).router,
+    "linear, SGD": lambda texts: router_fit.fit_sgd(texts.ledger),
+    "linear, expert states": lambda texts: router_fit.fit_em(texts.experts).router,
+    "mlp": lambda texts: router_fit.fit_mlp(texts.ledger),
+    "log-linear": lambda texts: router_fit.fit_log_linear(texts.ledger),
+}
+"""Every causal router, and how it is fitted. The trunk router is added: it needs a vocabulary."""
+MAY_USE_BASE = ("evidence, α fitted", "linear, EM", "log-linear")
+"""Those that are also tried with the base as one more expert."""
+
+
+def read(cooperative: Cooperative, role: str) -> Texts:
+    """What routers see of the documents of a role, from the store where it is there."""
+    windows = packing.concatenate([cooperative.windows(role, d) for d in cooperative.domains])
+    trunk = trunk_router.read(cooperative.model(BASE), cooperative.tier.frozen_layers, windows)
+    return Texts(ledger.build(cooperative, role), expert_states.build(cooperative, role), trunk)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Causal routers against the domain oracle.
+
+    Attributes
+    ----------
+    table
+        Index router. Columns: chosen_by (equal-weight loss on the router documents, cross-fitted);
+        then on held-out documents loss (equal-weight), above_oracle with above_oracle_low and
+        above_oracle_high (loss minus the domain oracle's), all nats/token; gain, regret, bonus
+        (%: gain = gain of the domain oracle − regret + bonus). Means over seeds; the interval is
+        over documents and seeds. Sorted by chosen_by.
+    best
+        The router with the lowest ``chosen_by``.
+    """
+
+    table: pd.DataFrame
+    best: str
+
+
+def compare(cooperatives: Sequence[Cooperative], folds: int = FOLDS) -> Comparison:
+    """Compare all causal routers on cooperatives that differ in their seed only."""
+    chosen, tables, experts = [], [], cooperatives[0].domains
+    for cooperative in cooperatives:
+        n_tokens = cooperative.tokenizer.get_vocab_size()
+        fits = FITS | {"trunk": lambda texts, n=n_tokens: _fit_trunk(texts, n)}
+        fitting, heldout = read(cooperative, "router"), read(cooperative, "heldout")
+        chosen.append(cross_fitted(fitting, fits, folds))
+        tables.append(_losses(fitting, heldout, fits))
+    rows = {name: _row(tables, name, experts) for name in chosen[0]}
+    table = pd.DataFrame(rows).T.rename_axis("router")
+    table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
+    table = table.sort_values("chosen_by")
+    return Comparison(table, table.index[0])
+
+
+def cross_fitted(texts: Texts, fits: Mapping[str, Fit], folds: int = FOLDS) -> dict[str, float]:
+    """Equal-weight loss (nats/token) of routers on documents that they were not fitted on."""
+    fold = torch.arange(texts.ledger.n_documents) % folds
+    parts = [_losses(texts.of(fold != k), texts.of(fold == k), fits) for k in range(folds)]
+    whole = replace(
+        parts[0],
+        sums={name: np.concatenate([p.sums[name] for p in parts]) for name in parts[0].sums},
+        tokens=np.concatenate([p.tokens for p in parts]),
+        group=np.concatenate([p.group for p in parts]),
+    )
+    return {name: float(whole.equal_weight(name)) for name in _names(fits)}
+
+
+def _names(fits: Mapping[str, Fit]) -> list[str]:
+    return [*fits, *(WITH_BASE.format(name) for name in MAY_USE_BASE if name in fits)]
+
+
+def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
+    """Document sums of routers fitted on some texts, on others; ``NAME drawn``: one expert drawn."""
+    methods = {}
+    for name in _names(fits):
+        plain = name in fits
+        source, target = (x if plain else x.with_base() for x in (fitting, judged))
+        fit = fits[name] if plain else fits[name.removesuffix(WITH_BASE.format(""))]
+        gates, log_probs = target.gates(fit(source)), target.ledger.expert_log_probs
+        methods[name] = routing.fuse_log_probs(gates, log_probs)
+        methods[f"{name} drawn"] = (gates * log_probs).sum(1)
+    return evaluation.losses(judged.ledger, methods)
+
+
+def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[str, float]:
+    def mean(value: Callable[[Losses], float]) -> float:
+        return float(np.mean([value(table) for table in tables]))
+
+    def share(table: Losses, upper: str | None, lower: str) -> float:
+        best = min(table.equal_weight(expert) for expert in experts)
+        top = best if upper is None else table.equal_weight(upper)
+        return 100 * (top - table.equal_weight(lower)) / best
+
+    above = over_seeds(
+        tables,
+        lambda s, w: tables[s].equal_weight(name, w) - tables[s].equal_weight("domain_oracle", w),
+    )
+    return {
+        "loss": mean(lambda t: t.equal_weight(name)),
+        "above_oracle": above.value,
+        "above_oracle_low": above.low,
+        "above_oracle_high": above.high,
+        "gain": mean(lambda t: share(t, None, name)),
+        "regret": -mean(lambda t: share(t, "domain_oracle", f"{name} drawn")),
+        "bonus": mean(lambda t: share(t, f"{name} drawn", name)),
+    }
+
+
+def _documents(found: Ledger, keep: torch.Tensor) -> Ledger:
+    tokens = keep[found.document]
+    return replace(
+        found,
+        log_probs=found.log_probs[tokens],
+        features=found.features[tokens],
+        document=(keep.cumsum(0) - 1)[found.document[tokens]],
+        window=found.window[tokens].unique_consecutive(return_inverse=True)[1],
+        group=found.group[keep],
+        n_bytes=found.n_bytes[keep],
+    )
