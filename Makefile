@@ -34,8 +34,8 @@ serve: $(INSTALLED)  ## the built site on http://localhost:8000
 check: $(INSTALLED)  ## is everything there that a run needs?
 	$(PY) -m kalavai_helpers check --tier $(TIER)
 
-bench: $(INSTALLED)  ## speed and memory of this machine
-	$(PY) -m kalavai_helpers bench
+bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
+	$(PY) -m kalavai_helpers bench --tier $(TIER)
 
 notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter
 	$(PY) -m kalavai_helpers notebooks

@@ -77,9 +77,10 @@ def parser() -> argparse.ArgumentParser:
     )
     software.set_defaults(act=_environment)
 
-    commands.add_parser("bench", help="time imports, training, scoring and routing").set_defaults(
-        act=_bench
-    )
+    bench = commands.add_parser("bench", help="time and weigh the fused model, print a table")
+    bench.add_argument("--tier", default="ci", help="for routers and training (default: ci)")
+    bench.add_argument("--quick", action="store_true", help="less than a minute, to see it work")
+    bench.set_defaults(act=_bench)
     return top
 
 
@@ -181,10 +182,11 @@ def _environment(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(_: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> int:
     from kalavai_helpers import bench
 
-    bench.main()
+    path = bench.main(options.tier, options.quick)
+    print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 
 

@@ -1,61 +1,210 @@
-"""Speed and memory of this machine: what a run at tier ``ci`` is made of, timed in one process."""
+"""The bench: one command times all that the book promises, prints a table and keeps it as JSON."""
 
 from __future__ import annotations
 
-import resource
-import statistics
-import subprocess
-import sys
+import datetime
+import os
+import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-REPEATS = 3
+from . import artifacts, progress, records, tiers
+
+if TYPE_CHECKING:
+    from .timing import Measurement
+
+SEED = 42
+_WIDTH = 78
 
 
-def main() -> None:
-    """Print one line a measurement: imports, training, scoring, routing, peak memory."""
-    for module in ("kalavai_helpers", "torch", "transformers"):
-        seconds = _median(
-            lambda module=module: subprocess.run(
-                [sys.executable, "-c", f"import {module}"], check=True
-            )
-        )
-        print(f"import {module:<22} {seconds:8.2f} s")
-    import numpy as np
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Parameters
+    ----------
+    experts, epsilons, every_epsilon
+        Numbers of experts; values of ε, and the numbers of experts that meet all of them (the
+        others only 0.01).
+    repeats, router_repeats, training_repeats, processes
+        Turns behind each median: of forward passes and generation; of router fits; of training
+        loops; of fresh processes whose memory is read.
+    documents, lengths, new_tokens
+        Documents behind losses and bounds; lengths of documents; tokens generated.
+    resident
+        Numbers of experts whose resident memory is read.
+    router_bytes, router_steps, training_steps
+        UTF-8 bytes a domain for the recorded model's router; steps of the published router fit,
+        and of a training loop.
+    sizes
+        Whether the larger model is timed as well.
+    """
+
+    experts: tuple[int, ...] = (2, 3, 5, 10, 20)
+    epsilons: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    every_epsilon: tuple[int, ...] = (3, 20)
+    repeats: int = 5
+    documents: int = 24
+    lengths: tuple[int, ...] = (128, 256, 512, 1024)
+    new_tokens: int = 64
+    resident: tuple[int, ...] = (3, 10)
+    processes: int = 3
+    router_bytes: int = 60_000
+    router_steps: int = 500
+    router_repeats: int = 3
+    training_steps: int = 50
+    training_repeats: int = 5
+    sizes: bool = True
+
+
+FULL = Plan()
+QUICK = Plan(
+    experts=(3,),
+    epsilons=(0.01,),
+    every_epsilon=(),
+    repeats=2,
+    documents=6,
+    lengths=(128,),
+    new_tokens=8,
+    resident=(3,),
+    processes=1,
+    router_bytes=8_000,
+    router_steps=10,
+    router_repeats=1,
+    training_steps=4,
+    training_repeats=2,
+    sizes=False,
+)
+
+
+def main(tier: str = "ci", quick: bool = False) -> Path:
+    """Measure, print one line a measurement, and write all of it as JSON.
+
+    A full run writes ``data/recorded/bench/cpu.json`` (``cuda.json`` on a GPU); a quick one only
+    shows that everything works, and writes below ``_build/``.
+
+    Parameters
+    ----------
+    tier
+        Whose cooperative routers are fitted for, and whose training steps are timed.
+    """
+    from . import bench_models
+
+    plan = QUICK if quick else FULL
+    kind = bench_models.device().type
+    run: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "quick": quick,
+        "tier": tier,
+        "device": kind,
+        "machine": machine(),
+        "environment": records.environment(),
+        "note": bench_models.NOTE,
+    }
+    print(f"{run['machine']['processor']}, {run['machine']['threads']} threads, device {kind}")
+    print(heading())
+    began, rows = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as folder, _quiet(folder):
+        for row in measurements(_tier(tier, quick), plan):
+            print(line(row), flush=True)
+            rows.append(row)
+    judged = [row for row in rows if row.bar]
+    met = sum(row.bar.met(row.spread.value) for row in judged)
+    print(f"{met} of {len(judged)} bars met" + (", too few repeats to judge" if quick else ""))
+    run |= {
+        "duration_s": round(time.perf_counter() - began),
+        "measurements": [row.as_json() for row in rows],
+    }
+    place = artifacts.project_root() / "_build" if quick else artifacts.data() / "recorded"
+    return artifacts.write_json(place / "bench" / f"{kind}.json", run)
+
+
+def measurements(tier: tiers.Tier, plan: Plan) -> Iterator[Measurement]:
+    """All parts of the bench, one after another."""
+    from . import bench_fused, bench_memory, bench_models, bench_routers, bench_training
+    from .specialists import Cooperative
+
+    subject, text = bench_models.recorded_subject(plan.router_bytes)
+    subjects = [subject, *([bench_models.larger(subject)] if plan.sizes else [])]
+    for each in subjects:
+        yield from bench_fused.forward(each, text, plan)
+        yield from bench_fused.generation(each, text, plan)
+    yield from bench_fused.lengths(subject, text, plan)
+    yield from bench_memory.measure(subjects[-1], plan)
+    yield from bench_training.measure(tier, plan)
+    cooperative = Cooperative(tier, "builtin", bench_models.DOMAINS, SEED)
+    yield from bench_routers.fits(cooperative, plan)
+    yield from bench_routers.joining(cooperative, plan)
+
+
+def machine() -> dict[str, Any]:
+    """What ran: processor, cores, threads, memory, GPU, and how busy it was before."""
     import torch
 
-    from kalavai_helpers import ledger, models, packing, routing, tiers, training
-
-    tier = tiers.get("ci")
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, tier.vocab_size, (64, tier.seq_len + 1))
-    chunks = packing.Chunks(ids.astype(np.int32), np.zeros_like(ids))
-    recipe = training.Recipe(25, tier.batch_size, tier.base_lr, seed=0)
-    for threads in sorted({1, torch.get_num_threads()}):
-        torch.set_num_threads(threads)
-        rates = []
-        for _ in range(REPEATS):
-            model = models.new_base(tier, tier.vocab_size, seed=0)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.safetensors"
-                rates.append(training.train(model, chunks, recipe, path, "bench").tokens_per_s)
-        print(f"train, {threads} thread(s) {statistics.median(rates):17,.0f} tokens/s")
-    windows = packing.windows_of_ids(ids.tolist(), [None] * len(ids), 0, tier.seq_len)
-    seconds = _median(lambda: ledger.score(model, windows, "bench"))
-    print(f"score {windows.n_tokens / seconds:28,.0f} tokens/s")
-    log_probs = torch.from_numpy(rng.normal(-4, 1, (100, 1000, 3)))
-    seconds = _median(lambda: routing.EvidenceRouter()(None, log_probs))
-    print(f"evidence routing {log_probs.shape[0] * 1000 / seconds:17,.0f} tokens/s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak:22,.0f} MB")
+    found = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found["memory_gb"] = round(n_bytes / 1e9, 1)
+    if hasattr(os, "getloadavg"):
+        found["load_average_before"] = round(os.getloadavg()[0], 2)
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
-def _median(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def heading() -> str:
+    """First lines of the table."""
+    titles = f"{'what':<{_WIDTH}} {'median':>9} {'quartiles':>19}  {'unit':<5} bar"
+    return f"{titles}\n{'-' * (len(titles) + 8)}"
+
+
+def line(row: Measurement) -> str:
+    """A row of the table."""
+    quartiles = f"{_number(row.spread.low)} – {_number(row.spread.high)}"
+    bar = ""
+    if row.bar:
+        reached = "met" if row.bar.met(row.spread.value) else "missed"
+        bar = f"{row.bar.sign} {row.bar.value:g} {reached}"
+    what = f"{row.part}: {row.what}"
+    start = f"{what:<{_WIDTH}} {_number(row.spread.value):>9} {quartiles:>19}"
+    return f"{start}  {row.unit:<5} {bar}".rstrip()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _tier(name: str, quick: bool) -> tiers.Tier:
+    tier = tiers.get(name)
+    if not quick or tier.hub_id is not None:
+        return tier
+    short = {"base_steps": 40, "specialist_steps": 30, "heldout_bytes": 20_000}
+    texts = {"base_bytes": 300_000, "train_bytes": 200_000}
+    return replace(tier, name=f"{name}, shortened", **short, **texts)
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text("utf-8").splitlines() if described.exists() else []
+    named = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+class _quiet:
+    """Progress goes to files in a folder: lines of it would tear the table apart."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self.before = os.environ.get(progress.FOLDER_VARIABLE)
+
+    def __enter__(self) -> None:
+        os.environ[progress.FOLDER_VARIABLE] = self.folder
+
+    def __exit__(self, *_: object) -> None:
+        del os.environ[progress.FOLDER_VARIABLE]
+        if self.before is not None:
+            os.environ[progress.FOLDER_VARIABLE] = self.before
