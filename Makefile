@@ -9,14 +9,22 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: book test lint lab serve check bench notebooks environment expected clean
+# lm-eval lives in a layer on .venv: in it, the packages that it brings would change the builtin
+# text (which quotes the descriptions of what is installed), and with it every model of the book.
+EVAL_PY := $(VENV)/eval/bin/python
+EVAL_INSTALLED := $(VENV)/eval/.installed
+PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
+EXTRA := 'from kalavai_helpers import environment; print(*environment.extra("eval"))'
+
+.PHONY: book test lint lab serve check bench evaluate notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
 	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
 	$(PY) -m kalavai_helpers build --tier $(TIER)
 
-test: lint  ## everything: lint, unit, chapters, site, browser
-	$(PY) -m pytest tests/unit
+test: lint $(EVAL_INSTALLED)  ## everything: lint, unit, chapters, site, browser
+	$(PY) -m pytest tests/unit --ignore tests/unit/test_harness.py
+	$(EVAL_PY) -m pytest tests/unit/test_harness.py
 	$(PY) -m kalavai_helpers execute --tier ci
 	$(PY) -m kalavai_helpers build --tier ci
 	$(PY) -m pytest tests/chapters tests/book
@@ -37,6 +45,9 @@ check: $(INSTALLED)  ## is everything there that a run needs?
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
 	$(PY) -m kalavai_helpers bench --tier $(TIER)
 
+evaluate: $(EVAL_INSTALLED)  ## the recorded fused model through lm-eval, on builtin text
+	$(EVAL_PY) -m kalavai_helpers.harness
+
 notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter
 	$(PY) -m kalavai_helpers notebooks
 
@@ -53,4 +64,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old, 3.11 or newer is needed: make book PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
+
+$(EVAL_INSTALLED): $(INSTALLED)
+	$(PY) -m venv $(VENV)/eval
+	echo "import site; site.addsitedir('$$($(PY) -c $(PACKAGES))')" > "$$($(EVAL_PY) -c $(PACKAGES))/book.pth"
+	$(EVAL_PY) -m pip install --constraint constraints.txt $$($(PY) -c $(EXTRA))
 	@touch $@

@@ -12,6 +12,9 @@ from kalavai_helpers import artifacts
 # Every environment brings its own; pinning them would fight the build tools.
 INSTALLERS = {"pip", "setuptools", "wheel"}
 
+# Extras with an environment of their own beside the book's: see the Makefile.
+BESIDE = {"eval"}
+
 
 def project(root: Path | None = None) -> dict:
     """Return the `[project]` table of pyproject.toml."""
@@ -21,14 +24,24 @@ def project(root: Path | None = None) -> dict:
     return tomllib.loads(path.read_text(encoding="utf-8"))["project"]
 
 
-def requirements(root: Path | None = None, extras: bool = True) -> list[Requirement]:
-    """Return what the project declares, with the optional groups unless `extras` is false."""
+def requirements(
+    root: Path | None = None, extras: bool = True, beside: bool = False
+) -> list[Requirement]:
+    """Return what the project declares, with the optional groups unless `extras` is false.
+
+    Groups that are installed beside the book's environment count only if `beside` is set.
+    """
     table = project(root)
     lines = list(table["dependencies"])
-    if extras:
-        for group in table.get("optional-dependencies", {}).values():
+    for name, group in table.get("optional-dependencies", {}).items():
+        if beside if name in BESIDE else extras:
             lines += group
     return sorted((Requirement(line) for line in lines), key=lambda item: item.name.lower())
+
+
+def extra(name: str, root: Path | None = None) -> list[str]:
+    """Return the requirements of one optional group, as pip takes them."""
+    return list(project(root)["optional-dependencies"][name])
 
 
 def constraints(root: Path | None = None) -> dict[str, str]:
@@ -68,7 +81,7 @@ def freeze(root: Path | None = None) -> str:
     """
     pinned: dict[str, str] = {}
     done: set[tuple[str, frozenset[str]]] = set()
-    pending = requirements(root)
+    pending = requirements(root, beside=True)
     while pending:
         wanted = pending.pop()
         visit = (canonicalize_name(wanted.name), frozenset(wanted.extras))
@@ -78,7 +91,7 @@ def freeze(root: Path | None = None) -> str:
         try:
             distribution = metadata.distribution(wanted.name)
         except metadata.PackageNotFoundError:
-            raise RuntimeError(f"{wanted.name} is not installed: run make book first") from None
+            raise RuntimeError(f"{wanted.name} is not installed: run make test first") from None
         # The local part (2.13.0+cpu) names a build; the pin must accept every build.
         pinned[visit[0]] = distribution.version.partition("+")[0]
         for line in distribution.requires or []:
@@ -115,7 +128,7 @@ def drift(root: Path | None = None) -> list[str]:
     if not derived.exists() or derived.read_text(encoding="utf-8") != environment_yml(root):
         problems.append("environment.yml differs from pyproject.toml: run make environment")
     pinned = constraints(root)
-    for item in requirements(root):
+    for item in requirements(root, beside=True):
         version = pinned.get(canonicalize_name(item.name))
         if version is None:
             problems.append(f"constraints.txt does not pin {item.name}: freeze it again")

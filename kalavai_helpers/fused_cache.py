@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+from .fusion_checks import FusionError
 
 TRUNK = ""
 
@@ -78,16 +80,35 @@ class FusedCache(DynamicCache):
         self._each(lambda tensor: tensor.repeat_interleave(repeats, 0))
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens; their number is given as a negative integer."""
+        """Forget the last tokens; their number is given as a negative integer.
+
+        Raises
+        ------
+        FusionError
+            If a sliding window has already dropped what came before them; nothing is forgotten.
+        """
         if tokens_to_remove > 0:
             raise ValueError(f"Give the tokens to forget as a negative number: {-tokens_to_remove}")
         left = max(0, self.seen + tokens_to_remove)
-        for name, part in self.parts.items():
-            excess = self.length(name) - left
-            if excess > 0:
-                part.crop(-excess)
+        if not left:
+            self.reset()
+            return
         gone = self.seen - left
-        self.kept = {k: v[:, : max(0, v.shape[1] - gone)] for k, v in self.kept.items()}
+        excess = {name: max(0, self.length(name) - left) for name in self.parts}
+        for name, part in self.parts.items():
+            if any(_has_dropped(layer, excess[name]) for layer in part.layers):
+                raise FusionError(
+                    "A sliding window keeps no more than it needs, and tokens cannot be taken "
+                    "back: call activate_past_recording() on the cache before it is filled"
+                )
+        for name, part in self.parts.items():
+            if excess[name]:
+                part.crop(-excess[name])
+        self.kept = {
+            name: tensor[:, : tensor.shape[1] - gone]
+            for name, tensor in self.kept.items()
+            if tensor.shape[1] > gone
+        }
         self.predicted = None if gone else self.predicted
         self.seen = left
 
@@ -100,3 +121,10 @@ class FusedCache(DynamicCache):
         self.kept = {name: change(tensor) for name, tensor in self.kept.items()}
         if self.predicted is not None:
             self.predicted = change(self.predicted)
+
+
+def _has_dropped(layer: CacheLayerMixin, excess: int) -> bool:
+    """Whether a sliding window lacks keys that it needs once the last ``excess`` are taken back."""
+    if not excess or not layer.is_sliding:
+        return False
+    return layer.keys.shape[-2] < min(layer.get_seq_length(), layer.sliding_window - 1 + excess)

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import architectures
+from .specialists import BASE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .routing import Router
+
+
+_DECISIVE = (
+    *("hidden_act", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("layer_norm_eps", "rms_norm_eps", "rope_parameters", "use_parallel_residual"),
+    *("tie_word_embeddings", "layer_types", "sliding_window"),
+)
+"""What changes predictions and leaves the shapes of the weights as they are."""
 
 
 class FusionError(ValueError):
@@ -28,29 +37,46 @@ def check(base: PreTrainedModel, specialists: dict[str, PreTrainedModel]) -> Non
     Raises
     ------
     FusionError
-        Naming specialist and tensor: for none at all, another architecture, vocabulary, shape or
-        dtype, or a weight that is not finite.
+        Naming specialist and tensor: for none at all, a name that cannot be used, another
+        architecture, vocabulary, shape, dtype, device or setting, or a weight that is not finite.
     """
     architectures.of(base.config)
     if not specialists:
         raise FusionError("There is nothing to fuse: give at least one specialist, by name")
-    expected = base.state_dict()
-    for name, specialist in {"the base": base, **specialists}.items():
-        who = name if specialist is base else f"specialist {name!r}"
-        if not name or "." in name:
-            raise FusionError(f"{name!r} cannot name a specialist: use a name without dots")
-        if specialist.config.model_type != base.config.model_type:
+    for name in specialists:
+        _check_name(name)
+    _check_model("the base", base, base)
+    for name, specialist in specialists.items():
+        _check_model(f"specialist {name!r}", specialist, base)
+
+
+def _check_name(name: str) -> None:
+    if not name or "." in name:
+        raise FusionError(f"{name!r} cannot name a specialist: use a name without dots")
+    if name == BASE or hasattr(torch.nn.ModuleDict(), name):
+        raise FusionError(f"{name!r} cannot name a specialist, it is taken: use another name")
+
+
+def _check_model(who: str, model: PreTrainedModel, base: PreTrainedModel) -> None:
+    if model.config.model_type != base.config.model_type:
+        raise FusionError(
+            f"{who} is of architecture {model.config.model_type!r} and the base of "
+            f"{base.config.model_type!r}: fuse specialists of one base"
+        )
+    found, expected = model.state_dict(), base.state_dict()
+    odd = sorted(set(found) ^ set(expected))
+    if odd:
+        where = who if odd[0] in found else "the base"
+        raise FusionError(f"{who} has other parts than the base: only {where} has {odd[0]}")
+    for key, tensor in found.items():
+        _check_tensor(who, key, tensor, expected[key])
+    for key in _DECISIVE:
+        own, wanted = getattr(model.config, key, None), getattr(base.config, key, None)
+        if own != wanted:
             raise FusionError(
-                f"{who} is of architecture {specialist.config.model_type!r} and the base of "
-                f"{base.config.model_type!r}: fuse specialists of one base"
+                f"{who} has {key} = {own}, the base has {wanted}: its weights would be read "
+                "wrongly. Fuse specialists of one base"
             )
-        found = specialist.state_dict()
-        odd = sorted(set(found) ^ set(expected))
-        if odd:
-            where = who if odd[0] in found else "the base"
-            raise FusionError(f"{who} has other parts than the base: only {where} has {odd[0]}")
-        for key, tensor in found.items():
-            _check_tensor(who, key, tensor, expected[key])
 
 
 def _check_tensor(who: str, key: str, tensor: torch.Tensor, expected: torch.Tensor) -> None:
@@ -63,6 +89,11 @@ def _check_tensor(who: str, key: str, tensor: torch.Tensor, expected: torch.Tens
         raise FusionError(
             f"{key} of {who} is {tensor.dtype}, in the base it is {expected.dtype}: "
             "convert with .to() first"
+        )
+    if tensor.device != expected.device:
+        raise FusionError(
+            f"{key} of {who} is on {tensor.device}, in the base it is on {expected.device}: "
+            "move them together with .to() first"
         )
     if not torch.isfinite(tensor).all():
         raise FusionError(f"{key} of {who} holds NaN or infinity: train it again, or leave it out")

@@ -61,7 +61,7 @@ def keep_fused(tier: Tier, seed: int, source: str) -> Path:
     ValueError
         For any other source.
     """
-    from . import corpora, experiment
+    from . import corpora, experiment, hf_tokenizer
     from .specialists import Cooperative
 
     if not source.startswith(("folder-open:", "builtin")):
@@ -70,8 +70,7 @@ def keep_fused(tier: Tier, seed: int, source: str) -> Path:
     run = experiment.run(Cooperative(tier, source, domains, seed))
     target = folder(tier.name) / "fused"
     run.model("evidence").half().save_pretrained(target)
-    tokenizer = run.cooperative.tokenizer.to_str()
-    artifacts.write_bytes(target / "tokenizer.json", tokenizer.encode())
+    hf_tokenizer.save(run.cooperative.tokenizer, target)
     states, arguments = {}, {}
     for name, router in run.routers.items():
         arguments[name] = router.arguments()
@@ -86,7 +85,7 @@ def fused(tier: str = "laptop") -> tuple[FusedForCausalLM, dict[str, Router], To
     Raises
     ------
     FileNotFoundError
-        If no fused model was recorded at this tier.
+        If no fused model was recorded at this tier, or one of its files is missing.
     """
     import torch
     from tokenizers import Tokenizer
@@ -96,6 +95,11 @@ def fused(tier: str = "laptop") -> tuple[FusedForCausalLM, dict[str, Router], To
     source = folder(tier) / "fused"
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is not there: no fused model was recorded at {tier}")
+    for name in ("config.json", "routers.safetensors", "tokenizer.json"):
+        if not (source / name).is_file():
+            raise FileNotFoundError(
+                f"{source / name} is missing: copy or check out the folder again"
+            )
     model = fusion.FusedForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     states, arguments = artifacts.load_tensors(source / "routers.safetensors")
     routers = {}

@@ -168,6 +168,29 @@ def test_padding_on_the_left_changes_no_continuation(name, epsilon):
         assert torch.equal(alone[0, -6:], together[row, -6:])
 
 
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}])
+@pytest.mark.parametrize(("name", "epsilon"), [("evidence", 0), ("trunk", 0.3)])
+def test_windows_that_slide_generate_as_without_a_cache(name, epsilon, settings):
+    model = fused(name, "qwen2, sliding window", epsilon)
+    ids, mask = padded(12)  # the window holds five tokens
+    options = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, **settings}
+    cached, plain = (model.generate(ids, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(cached, plain)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "qwen2, sliding window"])
+@pytest.mark.parametrize(("name", "epsilon"), [("evidence", 0), ("trunk", 0.3)])
+def test_a_specialist_or_the_prompt_may_draft_what_the_fused_model_generates(name, epsilon, family):
+    base, specialists = decoders.cooperative(family)
+    model = fusion.fuse(base, specialists, router(name), epsilon=epsilon)
+    # A prompt that repeats itself, so that some of what is looked up in it is right.
+    ids = decoders.texts(1, 6).repeat(1, 3)
+    options = {"max_new_tokens": 10, "do_sample": False}
+    expected = model.generate(ids, **options)
+    assert torch.equal(model.generate(ids, assistant_model=specialists["s1"], **options), expected)
+    assert torch.equal(model.generate(ids, prompt_lookup_num_tokens=3, **options), expected)
+
+
 def test_epsilon_may_be_given_to_generate_and_generation_skips_experts():
     model = fused("trunk")
     ids = decoders.texts()
@@ -196,18 +219,34 @@ def test_text_is_streamed_as_it_is_made():
     assert "".join(heard).split() == [str(int(i)) for i in made[0]]
 
 
+@pytest.mark.parametrize("family", decoders.FAMILIES)
 @pytest.mark.parametrize(("name", "epsilon"), [("evidence", 0), ("linear", 0), ("trunk", 0.3)])
 @torch.no_grad()
-def test_tokens_can_be_taken_back_from_the_cache(name, epsilon):
-    model = fused(name, epsilon=epsilon)
+def test_tokens_can_be_taken_back_from_the_cache(name, epsilon, family):
+    model = fused(name, family, epsilon)
     ids = decoders.texts()
-    expected = model(ids).logits[:, 14:]
+    expected = model(ids).logits
+    past = model(ids[:, :1], use_cache=True).past_key_values
+    past.activate_past_recording()  # or a sliding window could not go back
+    model(ids[:, 1:14], past_key_values=past)
+    for back, start in ((-6, 14), (-3, 17), (-1, 19), (-20, 0)):
+        if past.get_seq_length() < 20:
+            model((ids[:, 14:] + 1) % VOCAB, past_key_values=past)
+        past.crop(back)
+        assert past.get_seq_length() == start
+        found = model(ids[:, start:], past_key_values=past).logits
+        assert torch.allclose(found, expected[:, start:], atol=CLOSE)
+
+
+@torch.no_grad()
+def test_a_window_that_has_slid_on_takes_nothing_back_and_stays_as_it_was():
+    model = fused("evidence", "qwen2, sliding window")
+    ids = decoders.texts()
     past = model(ids[:, :14], use_cache=True).past_key_values
-    model((ids[:, 14:] + 1) % VOCAB, past_key_values=past)
-    past.crop(-6)
-    assert past.get_seq_length() == 14
+    with pytest.raises(fusion.FusionError, match="activate_past_recording"):
+        past.crop(-2)
     found = model(ids[:, 14:], past_key_values=past).logits
-    assert torch.allclose(found, expected, atol=CLOSE)
+    assert torch.allclose(found, model(ids).logits[:, 14:], atol=CLOSE)
 
 
 @pytest.mark.parametrize(("name", "epsilon"), [("evidence", 0), ("trunk", 0.3)])
@@ -337,6 +376,18 @@ def poisoned(value):
         (lambda b, s: decoders.base("qwen3"), "'s1' is of architecture 'qwen3'"),
         (lambda b, s: s.half(), "'s1' is torch.float16"),
         (lambda b, s: decoders.base(num_hidden_layers=2), "only the base has gpt_neox.layers.2"),
+        (lambda b, s: s.to("meta"), "'s1' is on meta, in the base it is on cpu"),
+        (
+            lambda b, s: decoders.base(num_attention_heads=4),
+            "'s1' has num_attention_heads = 4, the base has 2",
+        ),
+        (lambda b, s: decoders.base(hidden_act="relu"), "'s1' has hidden_act = relu"),
+        (
+            lambda b, s: decoders.base(
+                rope_parameters={"rope_type": "default", "rope_theta": 500.0}
+            ),
+            "'s1' has rope_parameters = .*500",
+        ),
         (poisoned(float("nan")), r"layers.2.mlp.dense_h_to_4h.bias of specialist 's1' holds NaN"),
         (poisoned(float("inf")), "'s1' holds NaN or infinity"),
     ],
@@ -351,6 +402,9 @@ def test_a_specialist_that_does_not_fit_is_named_with_its_tensor(change, message
     ("options", "message"),
     [
         ({"specialists": {}}, "at least one specialist"),
+        ({"specialists": {"a.b": None}}, "'a.b' cannot name a specialist: .* without dots"),
+        ({"specialists": {"base": None}}, "'base' cannot name a specialist, it is taken"),
+        ({"specialists": {"keys": None}}, "'keys' cannot name a specialist, it is taken"),
         ({"router": TrunkRouter(16, VOCAB, 4)}, "between 4 experts, and there are 3"),
         ({"router": "magic"}, "Unknown router 'magic'"),
         ({"mixing": "sum"}, "probability, logit"),
@@ -370,6 +424,22 @@ def test_bad_arguments_say_what_to_do(options, message):
     arguments = {"specialists": specialists, "router": "evidence", **options}
     with pytest.raises(ValueError, match=message):
         fusion.fuse(base, **arguments)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_base_that_is_not_finite_is_named(value):
+    base, specialists = decoders.cooperative()
+    poisoned(value)(base, base)
+    with pytest.raises(fusion.FusionError, match="bias of the base holds NaN or infinity"):
+        fusion.fuse(base, specialists, "evidence")
+
+
+@pytest.mark.parametrize("epsilon", [1.0, -0.01, float("nan")])
+def test_epsilon_outside_its_range_is_refused_at_every_call(epsilon):
+    model, ids = fused("trunk"), decoders.texts(length=5)
+    for call in (model, lambda i, epsilon: model.generate(i, epsilon=epsilon, max_new_tokens=2)):
+        with pytest.raises(fusion.FusionError, match=r"in \[0, 1\), not"):
+            call(ids, epsilon=epsilon)
 
 
 def test_what_cannot_be_generated_is_refused():
