@@ -46,7 +46,7 @@ class Plan:
 
     experts: tuple[int, ...] = (2, 3, 5, 10, 20)
     epsilons: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
-    every_epsilon: tuple[int, ...] = (3, 20)
+    every_epsilon: tuple[int, ...] = (2, 3, 5, 10, 20)
     repeats: int = 5
     documents: int = 24
     lengths: tuple[int, ...] = (128, 256, 512, 1024)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published loop"
 SCORES = "writing the ledger"
+FEW_SCORES = "writing an eighth of the ledger"
 STATES = "reading the trunk"
+EVIDENCE = "evidence, α fitted on an eighth of the documents"
+EIGHTH = 8
 
 
 def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
@@ -35,12 +38,16 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
     parts = {domain: cooperative.windows("router", domain) for domain in domains}
     read = packing.concatenate(list(parts.values()))
     fitting, held_out = (ledger.build(cooperative, role) for role in ("router", "heldout"))
+    # One number is fitted: it needs few documents, and no states of the base.
+    few_parts = {d: _every(cooperative, d, EIGHTH) for d in domains}
+    few, few_read = ledger.of_windows(cooperative, few_parts, "router"), list(few_parts.values())
     whole = {name: cooperative.model(name).to(device()) for name in (BASE, *domains)}
     base, frozen = whole[BASE], tier.frozen_layers
     specialists = {domain: whole[domain] for domain in domains}
     states, tokens = trunk_router.read(base, frozen, read)
     vocab = base.config.vocab_size
     routers: dict[str, Callable[[], Router]] = {
+        EVIDENCE: lambda: router_fit.fit_alpha(few),
         "linear, L-BFGS": lambda: routing.fit_linear(fitting),
         "linear, EM": lambda: router_fit.fit_em(fitting).router,
         "trunk": lambda: trunk_router.fit(fitting, states, tokens, vocab),
@@ -52,6 +59,7 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
     calls = {
         PUBLISHED: published,
         SCORES: partial(_score, whole, read),
+        FEW_SCORES: partial(_score, specialists, packing.concatenate(few_read)),
         STATES: partial(trunk_router.read, base, frozen, read),
         **routers,
     }
@@ -68,7 +76,7 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
         )
         fused[name] = routing.fuse_log_probs(gates, held_out.expert_log_probs)
     table = evaluation.losses(held_out, fused)
-    where = {"tier": tier.name, "experts": len(domains), "tokens": len(fitting)}
+    where = {"tier": tier.name, "experts": len(domains)}
     changes = {name: _change(table, name) for name in routers}
     judged = _judged(changes, found)
     for name, fit in routers.items():
@@ -80,7 +88,8 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
             "published_loss": float(table.equal_weight(PUBLISHED)),
             "deterministic": _equal(fit(), fit()),
         }
-        named = where | {"router": name}
+        n_tokens = len(few if name == EVIDENCE else fitting)
+        named = where | {"router": name, "tokens": n_tokens}
         yield Measurement(
             "router",
             f"{name}: held-out loss above the published router's",
@@ -90,10 +99,11 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
             named,
             {"interval": "95 % over documents"},
         )
-        read_too = [found[STATES]] if name == "trunk" else []
+        written = found[FEW_SCORES if name == EVIDENCE else SCORES]
+        written = written + found[STATES] if name == "trunk" else written
         for counted, timing, bar in (
             (False, found[name], 100.0),
-            (True, sum(read_too, found[name] + found[SCORES]), 4.0),
+            (True, found[name] + written, 4.0),
         ):
             yield Measurement(
                 "router",
@@ -146,6 +156,12 @@ def joining(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
 def _score(models: dict[str, torch.nn.Module], windows: packing.Windows) -> None:
     for name, model in models.items():
         ledger.score(model, windows, f"bench {name}", states=name == BASE)
+
+
+def _every(cooperative: Cooperative, domain: str, nth: int) -> packing.Windows:
+    """Windows of every so many router documents of a domain."""
+    documents = cooperative.documents(domain, "router")[::nth]
+    return packing.windows(documents, cooperative.tokenizer, cooperative.tier.seq_len)
 
 
 def _training_text(cooperative: Cooperative) -> packing.Chunks:

@@ -1,0 +1,76 @@
+"""Recorded measurements of the bench, as tables for a page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from . import artifacts
+
+
+def load(kind: str = "cpu") -> dict[str, Any]:
+    """What ``make bench`` recorded on a kind of device, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing was recorded.
+    """
+    path = artifacts.data() / "recorded" / "bench" / f"{kind}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: make bench writes it")
+    return json.loads(path.read_text("utf-8"))
+
+
+def frame(run: dict[str, Any], part: str) -> pd.DataFrame:
+    """One row a measurement of a part: ``what``, ``unit``, ``median``, ``low``, ``high``, places.
+
+    What was varied and what else was found are columns too.
+    """
+    rows = [row for row in run["measurements"] if row["part"] == part]
+    numbers = ("what", "unit", "median", "low", "high")
+    return pd.DataFrame(
+        [{**{n: row[n] for n in numbers}, **row["where"], **row["also"]} for row in rows]
+    )
+
+
+def forward(run: dict[str, Any]) -> pd.DataFrame:
+    """Time of fused forward passes over that of one specialist, for the smaller model.
+
+    Columns experts, epsilon (0 is dense), documents, ratio with low and high (quartiles),
+    share_read, bound_max, loss_change_pct.
+    """
+    table = frame(run, "forward")
+    table = table[(table.unit == "×") & (table.width == table.width.min())]
+    table = table.rename(columns={"median": "ratio"})
+    columns = ["experts", "epsilon", "documents", "ratio", "low", "high"]
+    return table[[*columns, "share_read", "bound_max", "loss_change_pct"]].reset_index(drop=True)
+
+
+def bars(run: dict[str, Any]) -> pd.DataFrame:
+    """What was to be reached, what was reached, and whether that is enough."""
+    judged = [row for row in run["measurements"] if row["bar"]]
+    return pd.DataFrame(
+        {
+            f"{row['part']}: {row['what']}": {
+                "median": row["median"],
+                "low": row["low"],
+                "high": row["high"],
+                "unit": row["unit"],
+                "to reach": f"{row['bar']['sign']} {row['bar']['value']:g}",
+                "reached": "yes" if row["bar"]["met"] else "no",
+            }
+            for row in judged
+        }
+    ).T
+
+
+def caption(run: dict[str, Any]) -> str:
+    """Where and when it was measured, and on what."""
+    machine = run["machine"]
+    return (
+        f"Recorded {run['date']}: {machine['processor']}, {machine['threads']} threads, "
+        f"device {run['device']}, torch {run['environment']['torch']}. {run['note']}"
+    )
