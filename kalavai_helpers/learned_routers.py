@@ -6,6 +6,7 @@ All are causal but where they wrap one that is not, and fitted by :mod:`kalavai_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,19 +68,20 @@ class MLPRouter(Router):
 
 
 class LogLinearRouter(LinearRouter):
-    """Evidence and state together: g ∝ w_t^a · softmax(W h_t)^b.
+    """Evidence and state together: g ∝ w_t^a · softmax(W h_t)^b, or several filters w_t.
 
     w_t is the fixed-share posterior of the tokens so far (:class:`routing.EvidenceRouter`), h_t
     the base's state, standardised. The powers a, b ≥ 0 say how far each is believed: the tokens of
     a text are not independent, and what they show overlaps with what the state shows. a = 1, b = 0
-    is the evidence router; a = 0, b = 1 the linear one.
+    is the evidence router; a = 0, b = 1 the linear one. With several chances of a switch there are
+    as many filters, each with its power: a slow one knows the document, a fast one the passage.
 
     Parameters
     ----------
-    alpha
-        Chance of a switch in the filter.
+    alphas
+        Chance of a switch of each filter.
     powers
-        a and b.
+        The power of each filter, then b.
     """
 
     name = "log-linear"
@@ -89,39 +91,49 @@ class LogLinearRouter(LinearRouter):
         self,
         n_features: int,
         n_experts: int,
-        alpha: float = 0.003,
-        powers: tuple[float, float] = (1.0, 1.0),
+        alphas: Sequence[float] = (0.003,),
+        powers: Sequence[float] | None = None,
     ):
         super().__init__(n_features, n_experts)
+        self.filters = [EvidenceRouter(alpha) for alpha in alphas]
+        powers = [1.0] * (len(self.filters) + 1) if powers is None else list(powers)
+        if not self.filters or len(powers) != len(self.filters) + 1:
+            raise ValueError(
+                f"There are {len(self.filters)} alphas and {len(powers)} powers: give at least "
+                "one alpha, a power for each, and one for the state"
+            )
         if not all(0 <= power < math.inf for power in powers):
-            raise ValueError(f"powers are two finite numbers from 0 up, not {powers}")
-        self.evidence = EvidenceRouter(alpha)
+            raise ValueError(f"powers are finite numbers from 0 up, not {powers}")
         # As logarithms: whatever an optimiser does, the powers stay positive.
         self.log_powers = torch.nn.Parameter(torch.tensor(powers).log())
 
     @property
-    def powers(self) -> tuple[float, float]:
-        """The powers a and b."""
-        a, b = self.log_powers.detach().exp().tolist()
-        return a, b
+    def powers(self) -> list[float]:
+        """The power of each filter, then that of the state."""
+        return self.log_powers.detach().exp().tolist()
 
-    def combine(self, log_weights: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Gates (..., N) from the filter's log-weights (..., N) and the states (..., F)."""
-        a, b = self.log_powers.exp()
-        return (a * log_weights + b * self.scores(features)).softmax(-1)
+    def combine(self, log_weights: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Gates (..., N) from the filters' log-weights (..., K, N) and W h (..., N)."""
+        powers = self.log_powers.exp().to(log_weights)
+        return (powers[:-1] @ log_weights + powers[-1] * scores.to(log_weights)).softmax(-1)
 
     def forward(self, features, log_probs, mask=None):
-        return self.combine(self.evidence.log_weights(log_probs), features).to(log_probs)
+        log_weights = torch.stack([f.log_weights(log_probs) for f in self.filters], -2)
+        return self.combine(log_weights, self.scores(features)).to(log_probs)
 
     def resume(self, features, arrived, memory, mask=None, tokens=None):
-        """Gates of further tokens, and the filter's log-weights (see :class:`routing.Router`)."""
-        start = memory["weight"][:, -1] if memory else None
-        log_weights = fixed_share(arrived, self.evidence.alpha, start)
-        return self.combine(log_weights, features).to(arrived), {"weight": log_weights}
+        """Gates of further tokens, and the filters' log-weights (see :class:`routing.Router`)."""
+        found = []
+        for k, one in enumerate(self.filters):
+            start = memory["weight"][:, -1, k] if memory else None
+            found.append(fixed_share(arrived, one.alpha, start))
+        log_weights = torch.stack(found, -2)
+        gates = self.combine(log_weights, self.scores(features))
+        return gates.to(arrived), {"weight": log_weights}
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving; the powers are weights."""
-        return {**super().arguments(), "alpha": self.evidence.alpha}
+        return {**super().arguments(), "alphas": [one.alpha for one in self.filters]}
 
 
 class TemperedRouter(Router):

@@ -14,13 +14,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import evaluation, expert_states, ledger, packing, router_fit, routing, trunk_router
+from . import (
+    evaluation,
+    expert_states,
+    ledger,
+    packing,
+    progress,
+    router_fit,
+    routing,
+    trunk_router,
+)
 from .ledger import Ledger
 from .losses import Losses
 from .scaling import over_seeds
 from .specialists import BASE, Cooperative
 
 FOLDS = 3
+SLOW_FAST = (1e-5, 0.3)
+"""Chances of a switch of two filters: one that knows the document, one that knows the passage."""
 WITH_BASE = "{}, with the base"
 
 
@@ -29,11 +40,13 @@ class Texts:
     """Documents as routers see them: scores, the base's states, those of experts and trunk.
 
     ``trunk`` holds states (n, d) and tokens (n,); all parts are in the order of the ledger.
+    ``n_tokens`` is the size of the vocabulary.
     """
 
     ledger: Ledger
     experts: expert_states.ExpertLedger
     trunk: tuple[torch.Tensor, torch.Tensor]
+    n_tokens: int
 
     def of(self, documents: torch.Tensor) -> Texts:
         """Some of the documents, (n_documents,) bool."""
@@ -43,6 +56,7 @@ class Texts:
             _documents(self.ledger, documents),
             _documents(self.experts, documents),
             (states[tokens], ids[tokens]),
+            self.n_tokens,
         )
 
     def with_base(self) -> Texts:
@@ -59,11 +73,6 @@ class Texts:
 
 Fit = Callable[[Texts], routing.Router]
 
-
-def _fit_trunk(texts: Texts, n_tokens: int) -> routing.Router:
-    return trunk_router.fit(texts.ledger, *texts.trunk, n_tokens)
-
-
 FITS: dict[str, Fit] = {
     "uniform": lambda texts: routing.UniformRouter(),
     "evidence": lambda texts: routing.EvidenceRouter(),
@@ -73,17 +82,23 @@ FITS: dict[str, Fit] = {
     "linear, expert states": lambda texts: router_fit.fit_em(texts.experts).router,
     "mlp": lambda texts: router_fit.fit_mlp(texts.ledger),
     "log-linear": lambda texts: router_fit.fit_log_linear(texts.ledger),
+    "log-linear, slow and fast": lambda texts: router_fit.fit_log_linear(texts.ledger, SLOW_FAST),
+    "trunk": lambda texts: trunk_router.fit(texts.ledger, *texts.trunk, texts.n_tokens),
 }
-"""Every causal router, and how it is fitted. The trunk router is added: it needs a vocabulary."""
-MAY_USE_BASE = ("evidence, α fitted", "linear, EM", "log-linear")
+"""Every causal router, and how it is fitted."""
+MAY_USE_BASE = ("evidence, α fitted", "linear, EM", "log-linear, slow and fast")
 """Those that are also tried with the base as one more expert."""
 
 
 def read(cooperative: Cooperative, role: str) -> Texts:
     """What routers see of the documents of a role, from the store where it is there."""
     windows = packing.concatenate([cooperative.windows(role, d) for d in cooperative.domains])
-    trunk = trunk_router.read(cooperative.model(BASE), cooperative.tier.frozen_layers, windows)
-    return Texts(ledger.build(cooperative, role), expert_states.build(cooperative, role), trunk)
+    return Texts(
+        ledger.build(cooperative, role),
+        expert_states.build(cooperative, role),
+        trunk_router.read(cooperative.model(BASE), cooperative.tier.frozen_layers, windows),
+        cooperative.tokenizer.get_vocab_size(),
+    )
 
 
 @dataclass(frozen=True)
@@ -106,16 +121,27 @@ class Comparison:
     best: str
 
 
-def compare(cooperatives: Sequence[Cooperative], folds: int = FOLDS) -> Comparison:
-    """Compare all causal routers on cooperatives that differ in their seed only."""
-    chosen, tables, experts = [], [], cooperatives[0].domains
+def compare(
+    cooperatives: Sequence[Cooperative], fits: Mapping[str, Fit] = FITS, folds: int = FOLDS
+) -> Comparison:
+    """Compare causal routers on cooperatives that differ in their seed only.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two folds, or cooperatives of other domains.
+    """
+    if folds < 2:
+        raise ValueError(f"Cross-fitting needs at least 2 folds, not {folds}")
+    if len({cooperative.domains for cooperative in cooperatives}) != 1:
+        raise ValueError("Compare routers on cooperatives of the same domains")
+    chosen, tables = [], []
     for cooperative in cooperatives:
-        n_tokens = cooperative.tokenizer.get_vocab_size()
-        fits = FITS | {"trunk": lambda texts, n=n_tokens: _fit_trunk(texts, n)}
         fitting, heldout = read(cooperative, "router"), read(cooperative, "heldout")
         chosen.append(cross_fitted(fitting, fits, folds))
         tables.append(_losses(fitting, heldout, fits))
-    rows = {name: _row(tables, name, experts) for name in chosen[0]}
+        progress.report("router comparison", len(tables), len(cooperatives))
+    rows = {name: _row(tables, name, cooperatives[0].domains) for name in chosen[0]}
     table = pd.DataFrame(rows).T.rename_axis("router")
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
     table = table.sort_values("chosen_by")

@@ -9,7 +9,7 @@ explains it and who should be asked. The others climb directly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,7 @@ def fit_sgd(
     *,
     steps: int = 1000,
     batch_size: int = 1024,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     decay: float = 0.01,
 ) -> LinearRouter:
     """Fit a linear router by stochastic gradient steps: AdamW on batches of tokens.
@@ -165,46 +165,42 @@ def fit_alpha(ledger: Ledger) -> EvidenceRouter:
     return EvidenceRouter(float(by_loss[min(by_loss)]))
 
 
-def fit_log_linear(
-    ledger: Ledger, alpha: float | None = None, steps: int = 60, penalty: float = 1e-4
-) -> LogLinearRouter:
-    """Fit evidence and linear gate together (L-BFGS, deterministic).
+def fit_log_linear(ledger: Ledger, alphas: Sequence[float] | None = None) -> LogLinearRouter:
+    """Fit evidence and linear gate together, deterministic.
+
+    The linear gate is that of :func:`routing.fit_linear`; the powers make the mixture most likely
+    (L-BFGS). They are so few that they do not adapt to single documents: a gate fitted anew beside
+    the evidence would have as many weights as states, and there are few documents.
 
     Parameters
     ----------
-    alpha
-        Chance of a switch in the filter; by default that of :func:`fit_alpha`.
+    alphas
+        Chance of a switch of each filter; by default one filter, that of :func:`fit_alpha`.
     """
-    alpha = fit_alpha(ledger).alpha if alpha is None else alpha
-    features, log_probs = ledger.features, ledger.expert_log_probs.float()
-    router = LogLinearRouter(features.shape[1], log_probs.shape[1], alpha)
+    alphas = (fit_alpha(ledger).alpha,) if alphas is None else alphas
+    log_probs = ledger.expert_log_probs
+    router = LogLinearRouter(ledger.features.shape[1], log_probs.shape[1], alphas)
     routing.check_ledger(router, ledger)
-    log_weights = routing.ledger_log_weights(alpha, ledger).float()
-    router.load_state_dict(routing.fit_linear(ledger, steps, penalty).state_dict(), strict=False)
+    router.load_state_dict(routing.fit_linear(ledger).state_dict(), strict=False)
+    scores = router.scores(ledger.features).detach()
+    log_weights = torch.stack([routing.ledger_log_weights(a, ledger) for a in alphas], 1)
 
-    def loss() -> torch.Tensor:
-        gates = router.combine(log_weights, features)
-        return -routing.fuse_log_probs(gates, log_probs).mean()
+    optimizer = torch.optim.LBFGS([router.log_powers], max_iter=40, line_search_fn="strong_wolfe")
 
-    _climb([router.log_powers], loss, steps)
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        gates = router.combine(log_weights, scores)
+        loss = -routing.fuse_log_probs(gates, log_probs).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
     return router.requires_grad_(False)
 
 
 def _standardise(router: Router, ledger: Ledger) -> None:
     router.mean.copy_(ledger.features.mean(0))
     router.scale.copy_(ledger.features.std(0).clamp_min(1e-3))
-
-
-def _climb(parameters: list[torch.Tensor], loss: Callable[[], torch.Tensor], steps: int) -> None:
-    optimizer = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
 
 
 def _descend(

@@ -36,7 +36,8 @@ def scattered(router, seed=1):
 MADE = {
     "linear": lambda: routing.LinearRouter(WIDTH, N),
     "mlp": lambda: MLPRouter(WIDTH, N, width=8),
-    "log-linear": lambda: LogLinearRouter(WIDTH, N, alpha=0.02),
+    "log-linear": lambda: LogLinearRouter(WIDTH, N, [0.02]),
+    "two filters": lambda: LogLinearRouter(WIDTH, N, [0.001, 0.2]),
     "expert-states": lambda: ExpertStateRouter(WIDTH, N),
     "tempered evidence": lambda: TemperedRouter(routing.EvidenceRouter(0.05), 0.5, 2),
     "tempered log-linear": lambda: TemperedRouter(LogLinearRouter(WIDTH, N), 2.0),
@@ -49,7 +50,7 @@ def fused(name, **options):
     return fusion.fuse(base, specialists, scattered(MADE[name]()), **options)
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "log-linear", "expert-states"])
+@pytest.mark.parametrize("name", ["linear", "mlp", "two filters", "expert-states"])
 def test_the_gradient_of_every_weight_is_that_of_the_loss(name):
     model = fused(name).double()
     ids = decoders.texts(2, 12)
@@ -102,7 +103,7 @@ def test_padding_on_the_left_changes_no_gate(name):
     assert torch.allclose(found, model(ids).gates, atol=CLOSE)
 
 
-@pytest.mark.parametrize("name", ["mlp", "log-linear", "expert-states", "tempered evidence"])
+@pytest.mark.parametrize("name", ["mlp", "two filters", "expert-states", "tempered evidence"])
 def test_generation_is_the_same_with_and_without_a_cache(name):
     model = fused(name)
     ids = decoders.texts(2, 8)
@@ -140,7 +141,7 @@ def texts(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(texts(), st.permutations(range(N)), st.sampled_from(["linear", "mlp", "log-linear"]))
+@given(texts(), st.permutations(range(N)), st.sampled_from(["linear", "mlp", "two filters"]))
 def test_renaming_the_experts_renames_the_gates(text, order, name):
     states, log_probs = text
     router, renamed = scattered(MADE[name]()), scattered(MADE[name]())
@@ -158,7 +159,7 @@ def test_renaming_the_experts_renames_the_gates(text, order, name):
 def test_log_linear_without_switches_is_the_posterior_to_a_power_times_the_gate(text, a, b):
     """With α = 0 the filter is Bayes' rule: w ∝ the likelihood of the tokens so far."""
     states, log_probs = text
-    router = scattered(LogLinearRouter(WIDTH, N, alpha=0.0))
+    router = scattered(LogLinearRouter(WIDTH, N, [0.0]))
     with torch.no_grad():
         router.log_powers.copy_(torch.tensor([a, b]).log())
     linear = router.scores(states).softmax(-1)
@@ -176,10 +177,10 @@ def test_log_linear_contains_the_evidence_and_the_linear_router():
         ((1.0, 0.0), routing.EvidenceRouter(0.02)),
         ((0.0, 1.0), scattered(MADE["linear"]())),
     ):
-        router = scattered(LogLinearRouter(WIDTH, N, 0.02))
+        router = scattered(LogLinearRouter(WIDTH, N, [0.02]))
         with torch.no_grad():
             router.log_powers.copy_(torch.tensor(powers).log())
-        assert router.powers == powers
+        assert router.powers == list(powers)
         expected = other(states, log_probs)
         assert torch.allclose(router(states, log_probs), expected, atol=1e-6)
 
@@ -238,8 +239,10 @@ def test_what_top_k_cuts_need_not_run_where_the_trunk_decides():
         ),
         (lambda: TemperedRouter(TemperedRouter("uniform")), "tempered already"),
         (lambda: TemperedRouter("magic"), "Unknown router 'magic'"),
-        (lambda: LogLinearRouter(4, 3, alpha=1.0), r"in \[0, 1\), not 1"),
-        (lambda: LogLinearRouter(4, 3, powers=(1.0, -0.5)), r"from 0 up, not \(1.0, -0.5\)"),
+        (lambda: LogLinearRouter(4, 3, [1.0]), r"in \[0, 1\), not 1"),
+        (lambda: LogLinearRouter(4, 3, []), "There are 0 alphas and 1 powers: give at least one"),
+        (lambda: LogLinearRouter(4, 3, [0.1], [1.0]), "There are 1 alphas and 1 powers"),
+        (lambda: LogLinearRouter(4, 3, powers=[1.0, -0.5]), r"from 0 up, not \[1.0, -0.5\]"),
         (lambda: MLPRouter(4, 3, width=0), "width counts hidden units, at least 1, not 0"),
         (lambda: routing.make("mlp"), "mlp router cannot be made so .*'n_features'"),
         (lambda: routing.make("evidence", beta=1), "evidence router cannot be made so .*'beta'"),

@@ -12,7 +12,6 @@ from kalavai_helpers import (
     ledger,
     membership,
     packing,
-    router_comparison,
     router_fit,
     routing,
 )
@@ -43,11 +42,12 @@ def same(one, other):
 
 def test_stochastic_steps_come_close_to_em_and_depend_on_the_seed_alone(fitting):
     em = likelihood(router_fit.fit_em(fitting).router, fitting)
-    first = router_fit.fit_sgd(fitting, seed=1, steps=300)
+    first = router_fit.fit_sgd(fitting, seed=1)
     assert likelihood(first, fitting) == pytest.approx(em, abs=0.01)
+    some = router_fit.fit_sgd(fitting, seed=1, steps=50)
     torch.manual_seed(5)
-    assert same(first, router_fit.fit_sgd(fitting, seed=1, steps=300))
-    assert not same(first, router_fit.fit_sgd(fitting, seed=2, steps=300))
+    assert same(some, router_fit.fit_sgd(fitting, seed=1, steps=50))
+    assert not same(some, router_fit.fit_sgd(fitting, seed=2, steps=50))
 
 
 def test_a_hidden_layer_learns_what_no_linear_gate_can(fitting):
@@ -79,14 +79,12 @@ def test_fitted_alpha_is_at_least_as_likely_as_any_other(fitting):
 
 
 def test_fitted_alpha_follows_how_often_the_expert_changes(fitting):
-    def switching_every(length):
-        n = len(fitting)
-        right = (torch.arange(n) // length) % 3
+    def switching_every(length, n=480):
+        rows = torch.arange(n)
         log_probs = torch.full((n, 3), math.log(0.05))
-        log_probs[torch.arange(n), right] = math.log(0.6)
-        return replace(
-            fitting, models=fitting.experts, log_probs=log_probs, document=torch.zeros(n).long()
-        )
+        log_probs[rows, (rows // length) % 3] = math.log(0.6)
+        names, document = fitting.experts, torch.zeros(n, dtype=torch.long)
+        return replace(fitting, models=names, log_probs=log_probs, document=document)
 
     often, seldom = (router_fit.fit_alpha(switching_every(n)).alpha for n in (4, 80))
     assert 0.1 < often < 0.5
@@ -94,28 +92,27 @@ def test_fitted_alpha_follows_how_often_the_expert_changes(fitting):
 
 
 def test_log_linear_is_at_least_as_likely_as_each_of_its_two_parts(fitting):
-    router = router_fit.fit_log_linear(fitting, alpha=0.01)
+    router = router_fit.fit_log_linear(fitting, [0.01])
     best = likelihood(router, fitting)
     assert best >= likelihood(routing.EvidenceRouter(0.01), fitting) - 1e-4
     assert best >= likelihood(routing.fit_linear(fitting), fitting) - 1e-4
     assert min(router.powers) >= 0
     torch.manual_seed(5)
-    assert same(router, router_fit.fit_log_linear(fitting, alpha=0.01))
+    assert same(router, router_fit.fit_log_linear(fitting, [0.01]))
 
 
 def test_a_ledger_of_documents_a_few_at_a_time_gives_the_same_gates(fitting, monkeypatch):
-    router = router_fit.fit_log_linear(fitting, alpha=0.01)
+    router = router_fit.fit_log_linear(fitting, [0.01])
     whole = routing.ledger_gates(router, fitting)
     monkeypatch.setattr(routing, "_MAX_PADDED", 1)
     assert torch.allclose(routing.ledger_gates(router, fitting), whole, atol=1e-9)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("kind", ["expert states", "log-linear", "mlp"])
 def test_the_model_gives_the_gates_of_the_ledger(tiny, fitting, experts, kind):
     router, role_ledger = {
         "expert states": lambda: (router_fit.fit_em(experts).router, experts),
-        "log-linear": lambda: (router_fit.fit_log_linear(fitting, alpha=0.01), fitting),
+        "log-linear": lambda: (router_fit.fit_log_linear(fitting, [0.01]), fitting),
         "mlp": lambda: (router_fit.fit_mlp(fitting, steps=20), fitting),
     }[kind]()
     specialists = {domain: tiny.model(domain) for domain in tiny.domains}
@@ -124,7 +121,9 @@ def test_the_model_gives_the_gates_of_the_ledger(tiny, fitting, experts, kind):
     inputs = torch.from_numpy(windows.input_ids[:1])
     real = torch.from_numpy(windows.targets[:1] != packing.IGNORE)
     expected = routing.ledger_gates(router, role_ledger)[: int(real.sum())]
-    assert torch.allclose(model(inputs).gates[real].double(), expected, atol=1e-4)
+    with torch.no_grad():
+        found = model(inputs).gates[real].double()
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_expert_states_are_the_mean_over_experts_and_come_back_from_the_store(tiny, experts):
@@ -163,18 +162,20 @@ def test_whoever_leaves_takes_their_gate_along_and_the_others_are_renormalised(f
         "linear": lambda: routing.fit_linear(fitting),
         "mlp": lambda: router_fit.fit_mlp(fitting, steps=20),
         # Without switches: a share that goes to whoever left is no matter of gates.
-        "log-linear": lambda: router_fit.fit_log_linear(fitting, alpha=0.0),
+        "log-linear": lambda: router_fit.fit_log_linear(fitting, [0.0]),
         "tempered": lambda: TemperedRouter(routing.fit_linear(fitting), 0.5),
         "evidence": lambda: routing.EvidenceRouter(0.0),
     }[name]()
     gates = routing.ledger_gates(router, fitting)[:, [0, 2]]
+    there = gates.sum(1) > 1e-9
+    assert there.double().mean() > 0.3
     expected = gates / gates.sum(1, keepdim=True)
     left = membership.leave(fitting, fitting.experts[1])
     if name != "evidence":
         with pytest.raises(ValueError, match=r"between 3 experts, and the ledger has 2.*without"):
             routing.ledger_gates(router, left)
     found = routing.ledger_gates(membership.without(router, 1), left)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(found[there], expected[there], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -197,77 +198,3 @@ def test_a_fitted_router_cannot_judge_a_join(fitting):
     scores = fitting.column("red")
     with pytest.raises(ValueError, match="between 2 experts, and the ledger has 3: fit it again"):
         membership.join(two, "another", scores, router)
-
-
-@pytest.fixture(scope="module")
-def comparison(tiny):
-    return router_comparison.compare([tiny], folds=2)
-
-
-def test_the_comparison_accounts_for_every_gain_exactly(tiny, comparison):
-    table = comparison.table
-    from kalavai_helpers import evaluation
-
-    found = ledger.build(tiny)
-    losses = evaluation.losses(found)
-    best = min(losses.equal_weight(name) for name in found.experts)
-    oracle = 100 * (best - losses.equal_weight("domain_oracle")) / best
-    left_over = table.gain - (oracle - table.regret + table.bonus)
-    assert left_over.abs().max() < 1e-6
-    assert (table.bonus >= -1e-9).all()
-    assert (table.above_oracle_low <= table.above_oracle_high).all()
-    evidence = evaluation.route(found, {"e": routing.EvidenceRouter()})["e"].log_probs
-    expected = evaluation.losses(found, {"e": evidence}).equal_weight("e")
-    assert table.loss["evidence"] == pytest.approx(expected, abs=1e-9)
-
-
-def test_the_best_router_is_chosen_on_router_documents(comparison):
-    assert comparison.best == comparison.table.chosen_by.idxmin()
-    assert set(comparison.table.index) >= {"evidence", "log-linear", "trunk", "mlp", "linear, EM"}
-
-
-def test_heldout_documents_decide_nothing(tiny, comparison, monkeypatch):
-    """With other held-out scores everything that was fitted and chosen stays as it was."""
-    read = router_comparison.read
-
-    def spoiled(cooperative, role):
-        texts = read(cooperative, role)
-        if role == "router":
-            return texts
-        turned = replace(texts.ledger, log_probs=texts.ledger.log_probs.flip(0))
-        return replace(texts, ledger=turned)
-
-    monkeypatch.setattr(router_comparison, "read", spoiled)
-    other = router_comparison.compare([tiny], folds=2)
-    assert other.best == comparison.best
-    assert other.table.chosen_by.equals(comparison.table.chosen_by)
-    assert not other.table.loss.equals(comparison.table.loss)
-
-
-def test_cross_fitting_judges_every_document_by_routers_that_did_not_see_it(tiny, monkeypatch):
-    texts = router_comparison.read(tiny, "router")
-    seen = []
-
-    def fit(part):
-        seen.append({tuple(row) for row in part.ledger.log_probs.tolist()})
-        return routing.UniformRouter()
-
-    judged = router_comparison.Texts.gates
-
-    def gates(self, router):
-        rows = {tuple(row) for row in self.ledger.log_probs.tolist()}
-        seen.append(rows)
-        return judged(self, router)
-
-    monkeypatch.setattr(router_comparison.Texts, "gates", gates)
-    loss = router_comparison.cross_fitted(texts, {"one": fit}, folds=3)
-    for fitted, scored in zip(seen[::2], seen[1::2], strict=True):
-        assert not fitted & scored
-    whole = {tuple(row) for row in texts.ledger.log_probs.tolist()}
-    assert set().union(*seen[1::2]) == whole
-    log_probs = texts.ledger.expert_log_probs
-    uniform = routing.fuse_log_probs(torch.full_like(log_probs, 1 / 3), log_probs)
-    from kalavai_helpers import evaluation
-
-    expected = evaluation.losses(texts.ledger, {"u": uniform}).equal_weight("u")
-    assert loss["one"] == pytest.approx(float(expected), abs=1e-9)

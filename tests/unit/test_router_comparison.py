@@ -1,0 +1,100 @@
+"""Routers compared: exact terms, and a choice that no held-out document can touch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kalavai_helpers import evaluation, ledger, router_comparison, routing
+
+FITS = {
+    name: router_comparison.FITS[name]
+    for name in ("uniform", "evidence", "linear, expert states", "log-linear, slow and fast")
+}
+
+
+@pytest.fixture(scope="module")
+def comparison(tiny):
+    return router_comparison.compare([tiny], FITS, folds=2)
+
+
+def test_the_comparison_accounts_for_every_gain_exactly(tiny, comparison):
+    table = comparison.table
+    found = ledger.build(tiny)
+    losses = evaluation.losses(found)
+    best = min(losses.equal_weight(name) for name in found.experts)
+    oracle = 100 * (best - losses.equal_weight("domain_oracle")) / best
+    left_over = table.gain - (oracle - table.regret + table.bonus)
+    assert left_over.abs().max() < 1e-6
+    assert (table.bonus >= -1e-9).all()
+    assert (table.above_oracle_low <= table.above_oracle_high).all()
+    evidence = evaluation.route(found, {"e": routing.EvidenceRouter()})["e"].log_probs
+    expected = evaluation.losses(found, {"e": evidence}).equal_weight("e")
+    assert table.loss["evidence"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_best_router_is_chosen_on_router_documents(comparison):
+    assert comparison.best == comparison.table.chosen_by.idxmin()
+    assert set(comparison.table.index) == {*FITS, "log-linear, slow and fast, with the base"}
+
+
+def test_every_causal_router_can_be_fitted_and_read(tiny):
+    texts = router_comparison.read(tiny, "router")
+    few = texts.of(torch.arange(texts.ledger.n_documents) % 6 == 0)
+    for name, fit in router_comparison.FITS.items():
+        gates = few.gates(fit(few))
+        assert gates.shape == (len(few.ledger), 3), name
+        assert torch.allclose(gates.sum(1), torch.ones_like(gates[:, 0]), atol=1e-5), name
+
+
+def test_what_cannot_be_compared_is_refused(tiny):
+    with pytest.raises(ValueError, match="at least 2 folds, not 1"):
+        router_comparison.compare([tiny], folds=1)
+    with pytest.raises(ValueError, match="same domains"):
+        router_comparison.compare([tiny, replace(tiny, domains=("red", "blue"))])
+
+
+def test_heldout_documents_decide_nothing(tiny, comparison, monkeypatch):
+    """With other held-out scores everything that was fitted and chosen stays as it was."""
+    read = router_comparison.read
+
+    def spoiled(cooperative, role):
+        texts = read(cooperative, role)
+        if role == "router":
+            return texts
+        turned = replace(texts.ledger, log_probs=texts.ledger.log_probs.flip(0))
+        return replace(texts, ledger=turned)
+
+    monkeypatch.setattr(router_comparison, "read", spoiled)
+    other = router_comparison.compare([tiny], FITS, folds=2)
+    assert other.best == comparison.best
+    assert other.table.chosen_by.equals(comparison.table.chosen_by)
+    assert not other.table.loss.equals(comparison.table.loss)
+
+
+def test_cross_fitting_judges_every_document_by_routers_that_did_not_see_it(tiny, monkeypatch):
+    texts = router_comparison.read(tiny, "router")
+    # The size of a document, which no router reads, tells here which one it is.
+    named = replace(texts.ledger, n_bytes=torch.arange(texts.ledger.n_documents))
+    texts = replace(texts, ledger=named)
+    seen = []
+
+    def fit(part):
+        seen.append(set(part.ledger.n_bytes.tolist()))
+        return routing.UniformRouter()
+
+    judged = router_comparison.Texts.gates
+
+    def gates(self, router):
+        seen.append(set(self.ledger.n_bytes.tolist()))
+        return judged(self, router)
+
+    monkeypatch.setattr(router_comparison.Texts, "gates", gates)
+    loss = router_comparison.cross_fitted(texts, {"one": fit}, folds=3)
+    for fitted, scored in zip(seen[::2], seen[1::2], strict=True):
+        assert not fitted & scored
+    assert sorted(d for scored in seen[1::2] for d in scored) == named.n_bytes.tolist()
+    log_probs = texts.ledger.expert_log_probs
+    uniform = routing.fuse_log_probs(torch.full_like(log_probs, 1 / 3), log_probs)
+    expected = evaluation.losses(texts.ledger, {"u": uniform}).equal_weight("u")
+    assert loss["one"] == pytest.approx(float(expected), abs=1e-9)
