@@ -86,6 +86,11 @@ def evaluate(
         whose text comes from the Hugging Face Hub.
     limit
         Only so many documents a task.
+
+    Raises
+    ------
+    ValueError
+        For an unknown task, or a model that :func:`language_model` refuses.
     """
     harness = _harness()
     judged = language_model(model, tokenizer, batch_size=batch_size, max_length=max_length)
@@ -93,7 +98,10 @@ def evaluate(
         # Reading the index of its thousands of tasks takes the harness seconds.
         named = any(isinstance(task, str) for task in tasks)
         manager = harness.tasks.TaskManager(include_defaults=named)
-        loaded = manager.load(list(tasks))
+        try:
+            loaded = manager.load(list(tasks))
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]}: lm-eval ls tasks lists them") from error
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
@@ -211,7 +219,8 @@ def _evaluate_folder(options: argparse.Namespace) -> dict[str, dict[str, float]]
 
     if not Path(options.folder).is_dir():
         raise FileNotFoundError(f"{options.folder} is not a folder: give that of a saved model")
-    model = AutoModelForCausalLM.from_pretrained(options.folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(options.folder, dtype=torch.float32)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     tokenizer = AutoTokenizer.from_pretrained(options.folder)
     tasks = options.tasks
     if tasks is None:

@@ -199,6 +199,15 @@ def test_a_router_that_reads_the_future_is_not_judged(tiny):
         harness.language_model(model, tiny.tokenizer)
 
 
+def test_an_unknown_task_is_named(tiny, models, monkeypatch):
+    from lm_eval import tasks
+
+    empty = tasks.TaskManager(include_defaults=False)  # its own list takes seconds to read
+    monkeypatch.setattr(tasks, "TaskManager", lambda **_: empty)
+    with pytest.raises(ValueError, match=r"'nosuchtask' is not .* lm-eval ls tasks"):
+        harness.evaluate(models["red"], tiny.tokenizer, ["nosuchtask"])
+
+
 def test_texts_too_short_to_choose_from_are_refused(short):
     with pytest.raises(ValueError, match="0 of 5 documents have 360"):
         harness.completion("completion", short["red"])
