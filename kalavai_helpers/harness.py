@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def language_model(
     model: PreTrainedModel,
     tokenizer: Tokenizer | PreTrainedTokenizerFast,
     *,
-    batch_size: int = 16,
+    batch_size: int = 8,
     max_length: int | None = None,
 ) -> HFLM:
     """A model in the form that the harness evaluates; the model itself, not a copy.
@@ -73,7 +73,7 @@ def evaluate(
     tokenizer: Tokenizer | PreTrainedTokenizerFast,
     tasks: Sequence[Task],
     *,
-    batch_size: int = 16,
+    batch_size: int = 8,
     max_length: int | None = None,
     limit: int | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -86,6 +86,11 @@ def evaluate(
         whose text comes from the Hugging Face Hub.
     limit
         Only so many documents a task.
+
+    Raises
+    ------
+    ValueError
+        For an unknown task, or a model that :func:`language_model` refuses.
     """
     harness = _harness()
     judged = language_model(model, tokenizer, batch_size=batch_size, max_length=max_length)
@@ -93,7 +98,10 @@ def evaluate(
         # Reading the index of its thousands of tasks takes the harness seconds.
         named = any(isinstance(task, str) for task in tasks)
         manager = harness.tasks.TaskManager(include_defaults=named)
-        loaded = manager.load(list(tasks))
+        try:
+            loaded = manager.load(list(tasks))
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]}: lm-eval ls tasks lists them") from error
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
@@ -104,17 +112,18 @@ def evaluate(
         task: {
             name.partition(",")[0]: float(value)
             for name, value in scores.items()
-            if isinstance(value, int | float) and not math.isnan(value)
+            if isinstance(value, int | float) and name != "sample_len"
         }
         for task, scores in found["results"].items()
     }
 
 
 def perplexity(name: str, documents: Sequence[Document]) -> Task:
-    """A task: bits per byte (and perplexities) of whole documents, each apart."""
+    """A task: bits per byte of whole documents, each apart."""
     return {
         "task": name,
         "output_type": "loglikelihood_rolling",
+        "metric_list": [_metric("bits_per_byte", "bits_per_byte", higher_is_better=False)],
         "doc_to_text": "",
         "doc_to_target": "text",
         **_dataset([{"text": document.text} for document in documents]),
@@ -124,7 +133,9 @@ def perplexity(name: str, documents: Sequence[Document]) -> Task:
 def completion(name: str, documents: Sequence[Document]) -> Task:
     """A task: which of four continuations belongs to the beginning of a document.
 
-    The wrong ones belong to other documents, of all domains given.
+    The wrong ones belong to other documents, of all domains given. Some texts are likely whatever
+    they follow, so that ``acc_mutual_info``, which weighs how much likelier a continuation is made
+    by the beginning, tells more than ``acc``.
 
     Raises
     ------
@@ -149,6 +160,7 @@ def completion(name: str, documents: Sequence[Document]) -> Task:
     return {
         "task": name,
         "output_type": "multiple_choice",
+        "metric_list": [_metric("acc", "mean"), _metric("acc_mutual_info", "mean")],
         "doc_to_text": "beginning",
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
@@ -158,7 +170,7 @@ def completion(name: str, documents: Sequence[Document]) -> Task:
 
 
 def local_tasks(
-    spec: str, domains: Sequence[str], *, role: str = "heldout", per_domain: int = 16
+    spec: str, domains: Sequence[str], *, role: str = "heldout", per_domain: int = 8
 ) -> list[Task]:
     """Tasks on the documents of a text source: perplexity by domain, and completion of all.
 
@@ -184,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", default=str(kept), help="default: the recorded one")
     parser.add_argument("--tasks", nargs="+", help="of the harness's own; default: on --corpora")
     parser.add_argument("--corpora", default="builtin", help="text of the local tasks")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--limit", type=int, help="only so many documents a task")
     options = parser.parse_args(arguments)
     try:
@@ -203,10 +215,12 @@ def _evaluate_folder(options: argparse.Namespace) -> dict[str, dict[str, float]]
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from . import corpora, fusion
+    from . import corpora, fusion  # noqa: F401 - makes the fused model known to Auto classes
 
-    assert fusion.FusedForCausalLM  # the import makes it known to AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(options.folder, dtype=torch.float32).eval()
+    if not Path(options.folder).is_dir():
+        raise FileNotFoundError(f"{options.folder} is not a folder: give that of a saved model")
+    model = AutoModelForCausalLM.from_pretrained(options.folder, dtype=torch.float32)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     tokenizer = AutoTokenizer.from_pretrained(options.folder)
     tasks = options.tasks
     if tasks is None:
@@ -225,6 +239,10 @@ def _halves(text: str) -> tuple[str, str] | None:
     return beginning, text[len(beginning) :][:_CONTINUATION].rsplit(None, 1)[0]
 
 
+def _metric(name: str, aggregation: str, *, higher_is_better: bool = True) -> dict[str, Any]:
+    return {"metric": name, "aggregation": aggregation, "higher_is_better": higher_is_better}
+
+
 def _dataset(rows: list[dict[str, Any]]) -> dict[str, Any]:
     from datasets import Dataset
 
@@ -239,8 +257,9 @@ def _harness() -> Any:
         import lm_eval.tasks
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is not installed, and evaluation with lm-eval needs it: "
-            "pip install 'kalavai-helpers[eval]', or '.[eval]' in a checkout",
+            f"{error.name} is not installed, and evaluation with lm-eval needs it: make evaluate "
+            "brings it into an environment beside the book's, pip install 'kalavai-helpers[eval]' "
+            "into another",
             name=error.name,
         ) from error
     return lm_eval

@@ -42,6 +42,16 @@ def test_freezing_follows_requirements_and_drops_build_tags(project):
     assert not any("+" in version for version in pins.values())
 
 
+def test_what_is_installed_beside_the_environment_is_pinned_and_not_listed(project):
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text() + 'eval = ["pluggy>=1", "tox"]\n')
+    assert environment.extra("eval", project) == ["pluggy>=1", "tox"]
+    problems = environment.drift(project)
+    assert problems == ["constraints.txt does not pin tox: freeze it again"]
+    assert "pluggy" not in environment.environment_yml(project)
+    assert "lm-eval" in environment.constraints(artifacts.PACKAGE.parent)
+
+
 def test_drift_is_named(project):
     assert environment.drift(project) == []
     changed = PYPROJECT.replace("numpy>=1", "numpy>=99").replace('"pytest>=8"', '"tox"')

@@ -333,6 +333,15 @@ def test_saved_and_loaded_every_bit_is_the_same(family, tmp_path):
     }
 
 
+@pytest.mark.parametrize("family", decoders.FAMILIES)
+@torch.no_grad()
+def test_tying_weights_again_as_tools_do_changes_no_prediction(family):
+    model, ids = fused(family=family), decoders.texts()
+    before = model(ids).logits
+    model.tie_weights()
+    assert torch.equal(model(ids).logits, before)
+
+
 def test_a_checkpoint_half_frozen_is_little_more_than_two_models(tmp_path):
     base, specialists = decoders.cooperative(frozen_layers=2, num_hidden_layers=4, hidden_size=32)
     fusion.fuse(base, specialists, "evidence").save_pretrained(tmp_path / "fused")

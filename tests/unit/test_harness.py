@@ -1,5 +1,6 @@
 """lm-eval scores a fused model as any other, whatever the batch, and as our own ledger does."""
 
+import copy
 import importlib.util
 import math
 import os
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("installed")
 def installed():
     """The harness; under CI its absence is a failure."""
     if importlib.util.find_spec("lm_eval") is None:
-        reason = "lm-eval is not installed: make test installs it, or pip install '.[eval]'"
+        reason = "lm-eval is not installed: make test brings it, in .venv/eval"
         if os.environ.get("CI") == "true":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
@@ -110,7 +111,7 @@ def test_no_score_depends_on_the_batch(tiny, models, short, name):
             )
         )
     assert set(scores[0]) == {*tiny.domains, "completion"}
-    assert {"acc", "acc_norm"} <= set(scores[0]["completion"])
+    assert set(scores[0]["completion"]) == {"acc", "acc_mutual_info"}
     for other, likelihood in zip(scores[1:], likelihoods[1:], strict=True):
         assert np.abs(likelihood - likelihoods[0]).max() <= 1e-4
         for task, metrics in scores[0].items():
@@ -149,12 +150,17 @@ def test_a_choice_is_as_likely_as_the_model_says(tiny, models, short):
     assert scores["completion"]["acc"] == pytest.approx(right)
 
 
-def test_fused_logits_are_log_probabilities_already(tiny, models):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_logits_are_log_probabilities_already(tiny, models, dtype):
     inputs = torch.from_numpy(tiny.windows("heldout", "red").input_ids[:4])
     for name in ("evidence", "skipping"):
+        model = copy.deepcopy(models[name]).to(dtype)
         with torch.no_grad():
-            logits = models[name](inputs).logits
-        assert torch.allclose(logits.log_softmax(-1), logits, atol=1e-6)
+            logits = model(inputs).logits
+        assert logits.dtype == torch.float32  # whatever the weights are in
+        assert logits.logsumexp(-1).abs().max() <= 1e-6
+        # No further than rounding: two units in the last place of a log-probability near −16.
+        assert (logits.log_softmax(-1) - logits).abs().max() <= 4e-6
 
 
 def test_text_is_generated_as_by_the_model_itself(tiny, models):
@@ -195,12 +201,35 @@ def test_a_router_that_reads_the_future_is_not_judged(tiny):
         harness.language_model(model, tiny.tokenizer)
 
 
+def test_an_unknown_task_is_named(tiny, models, monkeypatch):
+    from lm_eval import tasks
+
+    empty = tasks.TaskManager(include_defaults=False)  # its own list takes seconds to read
+    monkeypatch.setattr(tasks, "TaskManager", lambda **_: empty)
+    with pytest.raises(ValueError, match=r"'nosuchtask' is not .* lm-eval ls tasks"):
+        harness.evaluate(models["red"], tiny.tokenizer, ["nosuchtask"])
+
+
 def test_texts_too_short_to_choose_from_are_refused(short):
     with pytest.raises(ValueError, match="0 of 5 documents have 360"):
         harness.completion("completion", short["red"])
 
 
+def test_a_folder_is_scored_by_one_command(tiny, models, colour_folder, tmp_path, capsys):
+    models["evidence"].save_pretrained(tmp_path / "fused")
+    hf_tokenizer.save(tiny.tokenizer, tmp_path / "fused")
+    text = ["--corpora", f"folder:{colour_folder}", "--limit", "2"]
+    assert harness.main([str(tmp_path / "fused"), *text]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == [*(f"perplexity_{d}" for d in tiny.domains)] + [
+        "completion"
+    ] * 2
+    assert all(float(line[2]) >= 0 for line in lines)
+    assert harness.main([str(tmp_path / "none"), *text]) == 1
+    assert capsys.readouterr().err.endswith("is not a folder: give that of a saved model\n")
+
+
 def test_without_the_harness_the_way_to_it_is_named(tiny, models, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.evaluator", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[eval\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"make evaluate .*\[eval\]"):
         harness.evaluate(models["red"], tiny.tokenizer, [])

@@ -100,6 +100,13 @@ def test_readme_names_only_targets_that_exist():
         assert named <= targets, page
 
 
+def test_the_gate_runs_in_another_environment_what_it_leaves_out_in_the_first():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    left_out = re.findall(r"--ignore (\S+)", makefile)
+    assert left_out == ["tests/unit/test_harness.py"]
+    assert f"$(EVAL_PY) -m pytest {left_out[0]}\n" in makefile
+
+
 def test_the_map_of_the_package_names_every_module_once():
     table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Where things are")[1]
     named = re.findall(r"`(\w+)`", table.split("\n## ")[0].split("|---|---|")[1])
