@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from . import architectures, sparse
 from .fused_cache import TRUNK, FusedCache
 from .fusion_checks import FusionError
-from .mixing import Part
+from .mixing import Head, Part
 
 if TYPE_CHECKING:
     from .fusion import FusedForCausalLM
@@ -117,8 +118,8 @@ class Reading:
         ):
             if everywhere:
                 states, begin = self.branch(name)
-                found = self.head(name, states[:, kept_at - begin].flatten(0, 1))
-                parts.append((i, None, found))
+                found = states[:, kept_at - begin].flatten(0, 1)
+                parts.append((i, None, self._later(name, found)))
             elif reach:
                 parts.append((i, *self._ask(name, keep[:, :, i], kept_at, last[:, i], reach)))
         return parts
@@ -130,7 +131,7 @@ class Reading:
         kept_at: torch.Tensor,
         last: torch.Tensor,
         reach: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, Head]:
         """Rows among (B · K) where an expert is kept, and its logits there."""
         # The rows of a cache go together.
         groups = sparse.runs(last) if self.cache is None else [(None, reach)]
@@ -144,8 +145,11 @@ class Reading:
             asked.append((row if rows is None else rows[row]) * len(kept_at) + at)
         if len(groups) > 1:
             ascending, order = torch.cat(asked).sort()
-            return ascending, self.head(name, torch.cat(found)[order])
-        return asked[0], self.head(name, found[0])
+            return ascending, self._later(name, torch.cat(found)[order])
+        return asked[0], self._later(name, found[0])
+
+    def _later(self, name: str, states: torch.Tensor) -> Head:
+        return Head(partial(self.head, name), states)
 
     def arrived(self, logits: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
         """Log p_i of the new tokens themselves (B, T, N); 0 where nobody predicted them.
