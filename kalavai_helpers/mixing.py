@@ -95,6 +95,15 @@ def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor
     return blocks[0] if n == size else torch.cat(blocks)
 
 
+def seen(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability (B, T) of tokens (B, T), from logits (B, T, V); in blocks, as above."""
+    flat, wanted = logits.flatten(0, 1), tokens.flatten()[:, None]
+    size = _ROWS if flat.device.type == "cpu" else len(flat)
+    pairs = zip(flat.split(size), wanted.split(size), strict=True)
+    found = [(z.gather(-1, at) - z.logsumexp(-1, keepdim=True))[:, 0] for z, at in pairs]
+    return torch.cat(found).view_as(tokens)
+
+
 def _inside(rows: torch.Tensor | None, edges: list[int]) -> list[int]:
     """Where in an expert's rows the blocks begin, and where the last ends."""
     if rows is None:

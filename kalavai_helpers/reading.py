@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import architectures, sparse
+from . import architectures, mixing, sparse
 from .fused_cache import TRUNK, FusedCache
 from .fusion_checks import FusionError
 from .mixing import Head, Part
@@ -156,11 +156,9 @@ class Reading:
 
         ``logits`` (B, T, V) and ``states`` (B, T, N, d) are those of all experts at all of them.
         """
-        found = []
-        for z in logits:
-            following = self.ids[:, 1:, None]
-            found.append(z[:, :-1].gather(-1, following)[..., 0] - z[:, :-1].logsumexp(-1))
-        arrived = torch.nn.functional.pad(torch.stack(found, -1), (0, 0, 1, 0))
+        following = self.ids.roll(-1, 1)  # the first token, behind the last, is dropped again
+        found = torch.stack([mixing.seen(z, following) for z in logits], -1)
+        arrived = torch.nn.functional.pad(found[:, :-1], (0, 0, 1, 0))
         if self.seen:
             before = self.cache.predicted
             if before is None:  # tokens were taken back
