@@ -72,10 +72,10 @@ QUICK = Plan(
     new_tokens=8,
     resident=(3,),
     processes=1,
-    router_bytes=8_000,
-    router_steps=10,
+    router_bytes=5_000,
+    router_steps=4,
     router_repeats=1,
-    training_steps=4,
+    training_steps=3,
     training_repeats=2,
     sizes=False,
 )
@@ -169,6 +169,8 @@ def line(row: Measurement) -> str:
     if row.bar:
         reached = "met" if row.bar.met(row.spread.value) else "missed"
         bar = f"{row.bar.sign} {row.bar.value:g} {reached}"
+    if "floor" in row.also:
+        bar = f"{bar} (operations alone: {_number(row.also['floor'])})".strip()
     what = f"{row.part}: {row.what}"
     start = f"{what:<{_WIDTH}} {_number(row.spread.value):>9} {quartiles:>19}"
     return f"{start}  {row.unit:<5} {bar}".rstrip()
@@ -182,9 +184,9 @@ def _tier(name: str, quick: bool) -> tiers.Tier:
     tier = tiers.get(name)
     if not quick or tier.hub_id is not None:
         return tier
-    short = {"base_steps": 40, "specialist_steps": 30, "heldout_bytes": 20_000}
-    texts = {"base_bytes": 300_000, "train_bytes": 200_000}
-    return replace(tier, name=f"{name}, shortened", **short, **texts)
+    short = {"base_steps": 20, "specialist_steps": 10, "heldout_bytes": 8_000}
+    texts = {"base_bytes": 150_000, "train_bytes": 60_000}
+    return replace(tier.sweep(), name=f"{name}, shortened", **texts, **short)
 
 
 def _processor() -> str:

@@ -34,6 +34,7 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
             case: partial(model, texts[case[1]], epsilon=case[0]) for case in cases
         }
         calls["one"] = partial(subject.single, texts[ONE])
+        calls["log"] = partial(_log_probs, subject.single, texts[ONE])
         found = interleaved(calls, plan.repeats)
         many = _texts(text, subject.domains(n), plan.documents, LENGTH)
         dense = {kind: _document_losses(model, ids) for kind, ids in many.items()}
@@ -45,6 +46,10 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
                 del also["loss_change_pct"]
             also |= {"seconds": found[epsilon, kind].spread.value}
             also |= {"specialist_seconds": found["one"].spread.value}
+            # The fused model says log-probabilities; a specialist, by itself, logits.
+            also |= {"ratio_to_log_probs": found[epsilon, kind].over(found["log"]).value}
+            if not epsilon:
+                also |= {"floor": floor(subject, n, LENGTH)}
             ratio = found[epsilon, kind].over(found["one"])
             bar = _forward_bar(n, epsilon, kind)
             yield Measurement("forward", label, ratio, bar=bar, where=where, also=also)
@@ -108,6 +113,16 @@ def lengths(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
             yield Measurement("length", label, ratio, where=where, also=also)
 
 
+def floor(subject: Subject, n_experts: int, length: int) -> float:
+    """Multiplications of trunk and all branches, against one specialist's, mixing left out."""
+    config = subject.base.config
+    width, layers, frozen = config.hidden_size, config.num_hidden_layers, subject.frozen_layers
+    # Projections and MLP of a block; scores and sums over half of the positions, on average.
+    block = 4 * width**2 + 2 * width * config.intermediate_size + length * width
+    own = (layers - frozen) * block + width * config.vocab_size
+    return (frozen * block + n_experts * own) / (frozen * block + own)
+
+
 def _texts(text: Text, domains: tuple[str, ...], rows: int, length: int) -> dict[str, torch.Tensor]:
     return {
         ONE: text.one_domain(domains, rows, length),
@@ -160,6 +175,10 @@ def _losses(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Mean loss of each document (B,), nats/token, on the CPU."""
     seen = log_probs[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
     return -seen.double().mean(1).cpu()
+
+
+def _log_probs(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    return model(ids).logits.log_softmax(-1)
 
 
 def _generate(model: Any, prompt: torch.Tensor, new_tokens: int, **options: Any) -> torch.Tensor:

@@ -125,7 +125,9 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             seen = None if arrived is None else arrived[:, 1:]
             gates = self._gates(text, arrived, states)
             keep = sparse.kept(gates[:, kept_at], 0.0)
-            parts = [(i, None, z[:, kept_at].flatten(0, 1)) for i, z in enumerate(logits)]
+            if len(kept_at) < text.new:  # a copy of all logits would cost as much as the heads
+                logits = [z[:, kept_at] for z in logits]
+            parts = [(i, None, z.flatten(0, 1)) for i, z in enumerate(logits)]
         else:
             gates = self._gates(text, None, None)
             keep = sparse.kept(gates[:, kept_at], epsilon)

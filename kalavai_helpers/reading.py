@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from . import architectures, sparse
+from . import architectures, mixing, sparse
 from .fused_cache import TRUNK, FusedCache
 from .fusion_checks import FusionError
-from .mixing import Part
+from .mixing import Head, Part
 
 if TYPE_CHECKING:
     from .fusion import FusedForCausalLM
@@ -117,8 +118,8 @@ class Reading:
         ):
             if everywhere:
                 states, begin = self.branch(name)
-                found = self.head(name, states[:, kept_at - begin].flatten(0, 1))
-                parts.append((i, None, found))
+                found = states[:, kept_at - begin].flatten(0, 1)
+                parts.append((i, None, self._later(name, found)))
             elif reach:
                 parts.append((i, *self._ask(name, keep[:, :, i], kept_at, last[:, i], reach)))
         return parts
@@ -130,7 +131,7 @@ class Reading:
         kept_at: torch.Tensor,
         last: torch.Tensor,
         reach: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, Head]:
         """Rows among (B · K) where an expert is kept, and its logits there."""
         # The rows of a cache go together.
         groups = sparse.runs(last) if self.cache is None else [(None, reach)]
@@ -144,19 +145,20 @@ class Reading:
             asked.append((row if rows is None else rows[row]) * len(kept_at) + at)
         if len(groups) > 1:
             ascending, order = torch.cat(asked).sort()
-            return ascending, self.head(name, torch.cat(found)[order])
-        return asked[0], self.head(name, found[0])
+            return ascending, self._later(name, torch.cat(found)[order])
+        return asked[0], self._later(name, found[0])
+
+    def _later(self, name: str, states: torch.Tensor) -> Head:
+        return Head(partial(self.head, name), states)
 
     def arrived(self, logits: list[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
         """Log p_i of the new tokens themselves (B, T, N); 0 where nobody predicted them.
 
         ``logits`` (B, T, V) and ``states`` (B, T, N, d) are those of all experts at all of them.
         """
-        found = []
-        for z in logits:
-            following = self.ids[:, 1:, None]
-            found.append(z[:, :-1].gather(-1, following)[..., 0] - z[:, :-1].logsumexp(-1))
-        arrived = torch.nn.functional.pad(torch.stack(found, -1), (0, 0, 1, 0))
+        following = self.ids.roll(-1, 1)  # the first token, behind the last, is dropped again
+        found = torch.stack([mixing.seen(z, following) for z in logits], -1)
+        arrived = torch.nn.functional.pad(found[:, :-1], (0, 0, 1, 0))
         if self.seen:
             before = self.cache.predicted
             if before is None:  # tokens were taken back
