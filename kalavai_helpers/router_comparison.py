@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from . import (
     expert_states,
     ledger,
     packing,
-    progress,
+    parallel,
     router_fit,
     routing,
     trunk_router,
@@ -29,7 +30,7 @@ from .losses import Losses
 from .scaling import over_seeds
 from .specialists import BASE, Cooperative
 
-FOLDS = 3
+FOLDS = 2
 SLOW_FAST = (1e-5, 0.3)
 """Chances of a switch of two filters: one that knows the document, one that knows the passage."""
 WITH_BASE = "{}, with the base"
@@ -135,17 +136,21 @@ def compare(
         raise ValueError(f"Cross-fitting needs at least 2 folds, not {folds}")
     if len({cooperative.domains for cooperative in cooperatives}) != 1:
         raise ValueError("Compare routers on cooperatives of the same domains")
-    chosen, tables = [], []
-    for cooperative in cooperatives:
-        fitting, heldout = read(cooperative, "router"), read(cooperative, "heldout")
-        chosen.append(cross_fitted(fitting, fits, folds))
-        tables.append(_losses(fitting, heldout, fits))
-        progress.report("router comparison", len(tables), len(cooperatives))
+    found = parallel.side_by_side([partial(_compare, c, fits, folds) for c in cooperatives])
+    chosen, tables = zip(*found, strict=True)
     rows = {name: _row(tables, name, cooperatives[0].domains) for name in chosen[0]}
     table = pd.DataFrame(rows).T.rename_axis("router")
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
     table = table.sort_values("chosen_by")
     return Comparison(table, table.index[0])
+
+
+def _compare(
+    cooperative: Cooperative, fits: Mapping[str, Fit], folds: int
+) -> tuple[dict[str, float], Losses]:
+    """What one seed says: loss by which to choose, and document sums of what is judged."""
+    fitting, heldout = read(cooperative, "router"), read(cooperative, "heldout")
+    return cross_fitted(fitting, fits, folds), _losses(fitting, heldout, fits)
 
 
 def cross_fitted(texts: Texts, fits: Mapping[str, Fit], folds: int = FOLDS) -> dict[str, float]:
