@@ -268,7 +268,14 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             super().save_pretrained(made, **kwargs)
             target.mkdir(exist_ok=True)
             # The configuration last: without it, nothing loads.
-            for file in sorted(Path(made).iterdir(), key=lambda path: path.name == "config.json"):
+            new = sorted(Path(made).iterdir(), key=lambda path: path.name == "config.json")
+            names = {file.name for file in new}
+            for file in new:
+                if file.name == "config.json":
+                    # Weights of an earlier save in one file would be loaded instead of new shards.
+                    for old in target.glob("model*.safetensors*"):
+                        if old.name not in names:
+                            old.unlink()
                 file.replace(target / file.name)
 
     @classmethod

@@ -498,6 +498,16 @@ def test_a_folder_with_a_missing_or_torn_shard_is_refused_by_name(tmp_path):
             AutoModelForCausalLM.from_pretrained(folder)
 
 
+def test_shards_saved_over_one_file_are_what_is_loaded(tmp_path):
+    first, second = fused("trunk"), fused("trunk")
+    with torch.no_grad():
+        next(second.parameters()).add_(1)
+    first.save_pretrained(tmp_path / "model")
+    second.save_pretrained(tmp_path / "model", max_shard_size="20kB")
+    again = fusion.FusedForCausalLM.from_pretrained(tmp_path / "model")
+    assert torch.equal(next(again.parameters()), next(second.parameters()))
+
+
 def test_a_save_that_fails_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
     model = fused()
     model.save_pretrained(tmp_path / "fused")
