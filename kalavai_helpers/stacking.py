@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MOST_TOKENS = 64
 """Tokens in a call up to which stacking pays: calls are then bound by the number of operations.
 
-Measured on two CPU cores, a stacked block against three in turn, widths 160 and 320: 0.6 to 0.8 of
-the time at one token, 0.5 to 0.7 at 16, 0.8 at 128, and 1.0 to 1.25 at 512; against ten, 0.35 at one.
+Measured on two CPU cores, widths 160 and 320, a stacked block against three in turn: 0.6 to 0.8 of
+the time at one token, 0.5 to 0.7 at 16, 0.8 at 128, about the same at 512; against ten, 0.35 at one.
 """
 
 _Sources = list[tuple[torch.nn.Parameter, torch.Tensor]]
