@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 ONE, SWITCH = "one domain", "switching"
 DENSE, CONTRACT = 0.0, 0.01
-ROWS = 6
-"""Documents in a batch: a multiple of the domains and of their ordered pairs."""
 PROMPT = 128
 
 
@@ -27,7 +25,7 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
     """Time of a forward pass over documents of 512 tokens, as a multiple of one specialist's."""
     for n in plan.experts:
         model = subject.fused(n)
-        texts = _texts(text, subject.domains(n), ROWS, LENGTH)
+        texts = _texts(text, subject.domains(n), plan.rows, LENGTH)
         epsilons = plan.epsilons if n in plan.every_epsilon else (CONTRACT,)
         cases = [(DENSE, ONE), *((e, kind) for e in epsilons for kind in texts)]
         calls: dict[Any, Any] = {
@@ -37,13 +35,15 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
         calls["log"] = partial(_log_probs, subject.single, texts[ONE])
         found = interleaved(calls, plan.repeats)
         many = _texts(text, subject.domains(n), plan.documents, LENGTH)
-        dense = {kind: _document_losses(model, ids) for kind, ids in many.items()}
+        # Random weights have no loss worth knowing.
+        kinds = many if subject.trained else ()
+        dense = {kind: _behaviour(model, many[kind], DENSE, plan.rows)[1] for kind in kinds}
         for epsilon, kind in cases:
             where = {**subject.size, "experts": n, "epsilon": epsilon, "documents": kind}
             label = f"{subject.label}, N = {n}, {_epsilon(epsilon)}, {kind}"
-            also, changes = _behaviour(model, many[kind], epsilon, dense[kind])
-            if not subject.trained:
-                del also["loss_change_pct"]
+            also, losses = _behaviour(model, many[kind], epsilon, plan.rows)
+            change = _change(losses, dense[kind]) if subject.trained else None
+            also |= {} if change is None else {"loss_change_pct": change.value}
             also |= {"seconds": found[epsilon, kind].spread.value}
             also |= {"specialist_seconds": found["one"].spread.value}
             # The fused model says log-probabilities; a specialist, by itself, logits.
@@ -53,10 +53,10 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
             ratio = found[epsilon, kind].over(found["one"])
             bar = _forward_bar(n, epsilon, kind)
             yield Measurement("forward", label, ratio, bar=bar, where=where, also=also)
-            if subject.trained and epsilon:
+            if change and epsilon:
                 told = Bar("≤", 0.1) if (n, epsilon, kind) == (3, CONTRACT, ONE) else None
                 what = f"loss above dense, {label}"
-                yield Measurement("forward", what, changes, "%", told, where)
+                yield Measurement("forward", what, change, "%", told, where)
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def lengths(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
     """How the cost of three experts grows with the length of the documents."""
     model = subject.fused(3)
     for length in plan.lengths:
-        texts = _texts(text, subject.domains(3), ROWS, length)
+        texts = _texts(text, subject.domains(3), plan.rows, length)
         calls: dict[Any, Any] = {
             (e, ONE): partial(model, texts[ONE], epsilon=e) for e in (DENSE, CONTRACT)
         }
@@ -106,8 +106,8 @@ def lengths(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
             where = {**subject.size, "experts": 3, "epsilon": epsilon, "tokens": length}
             label = f"{subject.label}, N = 3, {_epsilon(epsilon)}, {length} tokens"
             also = {
-                "tokens_per_s": ROWS * length / timing.spread.value,
-                "specialist_tokens_per_s": ROWS * length / found["one"].spread.value,
+                "tokens_per_s": plan.rows * length / timing.spread.value,
+                "specialist_tokens_per_s": plan.rows * length / found["one"].spread.value,
             }
             ratio = timing.over(found["one"])
             yield Measurement("length", label, ratio, where=where, also=also)
@@ -141,34 +141,31 @@ def _epsilon(epsilon: float) -> str:
 
 
 def _behaviour(
-    model: FusedForCausalLM, ids: torch.Tensor, epsilon: float, dense: torch.Tensor
-) -> tuple[dict[str, float], Spread]:
-    """Experts run, bounds realised, and by how much the loss of a document rises, %."""
+    model: FusedForCausalLM, ids: torch.Tensor, epsilon: float, rows: int
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Experts run and bounds realised, and the mean loss of each document."""
     ran, bound, read, losses = [], [], 0, []
-    for rows in ids.split(ROWS):
-        output = model(rows, epsilon=epsilon)
+    for batch in ids.split(rows):
+        output = model(batch, epsilon=epsilon)
         ran.append(output.ran)
         bound.append(output.bound)
         read += int(output.branch_tokens.sum())
-        losses.append(_losses(output.logits, rows))
+        losses.append(_losses(output.logits, batch))
     asked, bounds = torch.cat(ran), torch.cat(bound)
-    loss = torch.cat(losses)
-    change = 100 * (loss - dense) / dense
-    # Documents are equally long: the change of their mean loss is what the contract costs.
-    overall = float(100 * (loss.mean() - dense.mean()) / dense.mean())
-    spread = Spread.of(change.tolist())
     return {
         "share_asked": float(asked.double().mean()),
         "share_read": read / (ids.numel() * asked.shape[-1]),
         "bound_mean": float(bounds.mean()),
         "bound_max": float(bounds.max()),
-        "loss_change_pct": overall,
         "tokens": ids.numel(),
-    }, Spread(overall, spread.low, spread.high)
+    }, torch.cat(losses)
 
 
-def _document_losses(model: FusedForCausalLM, ids: torch.Tensor) -> torch.Tensor:
-    return torch.cat([_losses(model(rows).logits, rows) for rows in ids.split(ROWS)])
+def _change(losses: torch.Tensor, dense: torch.Tensor) -> Spread:
+    """By how much the loss rises, %: of all documents, which are equally long; their quartiles."""
+    each = Spread.of((100 * (losses - dense) / dense).tolist())
+    overall = 100 * (losses.mean() - dense.mean()) / dense.mean()
+    return Spread(float(overall), each.low, each.high)
 
 
 def _losses(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def measure(subject: Subject, plan: Plan) -> Iterator[Measurement]:
                 where=where,
                 also={"bytes": sizes[0], "one_model_bytes": sizes[1], "separate": n},
             )
-            if n in plan.resident:
+            if n in plan.resident and subject.trained:
                 # A fresh process each time; the two in turns, as everything else.
                 pairs = [
                     (_resident([fused]), _resident([single] * n)) for _ in range(plan.processes)

@@ -141,7 +141,7 @@ def joining(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
             "score": lambda: ledger.score(newcomer, windows, "bench newcomer"),
             "join": lambda: membership.join(held_out, "newcomer", scores),
         },
-        plan.repeats,
+        plan.router_repeats,
     )
     where = {"tier": cooperative.tier.name, "experts": 4, "tokens": len(held_out)}
     label = f"a fourth joins three on {len(held_out):,} tokens, with certificate"

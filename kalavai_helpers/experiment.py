@@ -33,7 +33,7 @@ from .specialists import BASE, CODE, Cooperative
 POOLED = "pooled"
 _CODE = (
     *("experiment", "ledger", "routing", "filtering", "scoring", "pooled_fit"),
-    *("architectures", "fused_model", "fusion", "mixing", "reading"),
+    *("architectures", "fused_model", "fusion", "mixing", "reading", "stacking"),
 )
 
 

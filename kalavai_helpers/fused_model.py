@@ -19,6 +19,7 @@ from . import (
     mixing,
     routing,
     sparse,
+    stacking,
     trunk_router,
 )
 from .fused_cache import FusedCache
@@ -65,7 +66,14 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
         self.branches = torch.nn.ModuleDict({name: copy.deepcopy(branch) for name in names})
         self.rotary = self.family.rotary(whole)
         self.router = routing.make(config.router, **config.router_arguments)
+        self._stack: stacking.Stack | bool | None = None
         self.post_init()
+
+    def stacked(self) -> stacking.Stack | None:
+        """Blocks of all experts as one; ``None`` where there is nothing to gain, or no way."""
+        if self._stack is None or (self._stack and not self._stack.fresh()):
+            self._stack = stacking.of([self.branches[name] for name in self.config.experts])
+        return self._stack or None
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The trunk's embedding, or the first branch's where none is shared."""
@@ -119,7 +127,7 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
         seen = None
         parts: list[mixing.Part] = []
         if self.router.listens or self.router.reads == "experts":
-            states = torch.stack([text.branch(name)[0] for name in self.config.experts], 2)
+            states = torch.stack([found for found, _ in text.branches()], 2)
             logits = [text.head(n, states[:, :, i]) for i, n in enumerate(self.config.experts)]
             arrived = text.arrived(logits, states) if self.router.listens else None
             seen = None if arrived is None else arrived[:, 1:]

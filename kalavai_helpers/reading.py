@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import architectures, mixing, sparse
+from . import architectures, mixing, sparse, stacking
 from .fused_cache import TRUNK, FusedCache
 from .fusion_checks import FusionError
 from .mixing import Head, Part
@@ -90,6 +90,48 @@ class Reading:
         self.work[name] += hidden.shape[0] * hidden.shape[1]
         return part["norm"](self._blocks(name, hidden, begin, end, rows)), begin
 
+    def branches(self) -> list[tuple[torch.Tensor, int]]:
+        """All experts at all tokens that they have not read, as :meth:`branch` does.
+
+        Few tokens are read by all of them at once (:mod:`kalavai_helpers.stacking`).
+        """
+        names = self.model.config.experts
+        begins = {0 if self.cache is None else self.cache.length(name) for name in names}
+        if len(begins) == 1 and not torch.is_grad_enabled():
+            begin = begins.pop()
+            n_tokens = len(self.ids) * (self.total - begin)
+            stack = self.model.stacked() if n_tokens <= stacking.MOST_TOKENS else None
+            if stack is not None:
+                return self._together(stack, begin)
+        return [self.branch(name) for name in names]
+
+    def _together(self, stack: stacking.Stack, begin: int) -> list[tuple[torch.Tensor, int]]:
+        names = self.model.config.experts
+        hidden = self.states[:, begin - self.start :]
+        parts = [self.model.branches[name] for name in names]
+        every = [part["embed"](hidden) if "embed" in part else hidden for part in parts]
+        masks, positions, angles = self._span(names[0], every[0], begin, self.total, None)
+
+        def repeat(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            alike = tensor is None or len(tensor) == 1
+            return tensor if alike else tensor.repeat(len(names), *[1] * (tensor.dim() - 1))
+
+        cache = None
+        if self.cache is not None:
+            cache = stacking.Joined([self.cache.parts[name] for name in names])
+        states = self.model.family.run(
+            stack.layers,
+            torch.cat(every),
+            self.model.layer_types[self.model.config.frozen_layers :],
+            {kind: repeat(mask) for kind, mask in masks.items()},
+            repeat(positions),
+            tuple(map(repeat, angles)),
+            cache,
+        )
+        for name in names:
+            self.work[name] += hidden.shape[0] * hidden.shape[1]
+        return [(part, begin) for part in stack.norm(states).chunk(len(names))]
+
     def head(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 at least."""
         part = self.model.branches[name]
@@ -112,15 +154,16 @@ class Reading:
         """
         parts: list[Part] = []
         kept_at = kept_at + self.seen
+        if everywhere:
+            for i, (states, begin) in enumerate(self.branches()):
+                found = states[:, kept_at - begin].flatten(0, 1)
+                parts.append((i, None, self._later(self.model.config.experts[i], found)))
+            return parts
         last = (keep * (kept_at + 1)[:, None]).amax(1)
         for i, (name, reach) in enumerate(
             zip(self.model.config.experts, last.amax(0).tolist(), strict=True)
         ):
-            if everywhere:
-                states, begin = self.branch(name)
-                found = states[:, kept_at - begin].flatten(0, 1)
-                parts.append((i, None, self._later(name, found)))
-            elif reach:
+            if reach:
                 parts.append((i, *self._ask(name, keep[:, :, i], kept_at, last[:, i], reach)))
         return parts
 
@@ -190,15 +233,25 @@ class Reading:
     def _blocks(
         self, name: str, hidden: torch.Tensor, begin: int, end: int, rows: torch.Tensor | None
     ) -> torch.Tensor:
-        model = self.model
-        frozen = model.config.frozen_layers
-        part = model.trunk if name == TRUNK else model.branches[name]
-        types = model.layer_types[:frozen] if name == TRUNK else model.layer_types[frozen:]
+        types = self._types(name)
         if not types:
             return hidden
+        part = self.model.trunk if name == TRUNK else self.model.branches[name]
+        span = self._span(name, hidden, begin, end, rows)
         cache = None if self.cache is None else self.cache.parts[name]
-        key = (begin, end)
-        span = self._spans.get(key) if rows is None else None
+        return self.model.family.run(part["layers"], hidden, types, *span, cache)
+
+    def _types(self, name: str) -> list[str]:
+        frozen = self.model.config.frozen_layers
+        types = self.model.layer_types
+        return types[:frozen] if name == TRUNK else types[frozen:]
+
+    def _span(
+        self, name: str, hidden: torch.Tensor, begin: int, end: int, rows: torch.Tensor | None
+    ) -> tuple:
+        """Masks, positions and angles of the tokens from ``begin`` to ``end``."""
+        types = self._types(name)
+        span = self._spans.get((begin, end)) if rows is None else None
         # Trunk and branches may differ in their kinds of attention.
         if span is None or set(types) - set(span[0]):
             positions = self.positions[:, begin - self.start : end - self.start]
@@ -207,8 +260,10 @@ class Reading:
                 positions = positions if len(positions) == 1 else positions[rows]
                 mask = mask if mask is None else mask[rows]
             given = None if self.given_positions is None else positions
-            made = architectures.masks(model.base_config, types, hidden, mask, given, cache)
-            span = made, positions, model.rotary(hidden, position_ids=positions)
+            cache = None if self.cache is None else self.cache.parts[name]
+            config = self.model.base_config
+            made = architectures.masks(config, types, hidden, mask, given, cache)
+            span = made, positions, self.model.rotary(hidden, position_ids=positions)
             if rows is None:
-                self._spans[key] = span
-        return model.family.run(part["layers"], hidden, types, *span, cache)
+                self._spans[begin, end] = span
+        return span

@@ -170,8 +170,9 @@ def test_router_fits_are_compared_with_the_published_loop_on_held_out_text(tiny)
     assert 0 < alone.spread.value < total.spread.value
 
 
+@pytest.mark.parametrize("quick", [True, False])
 def test_the_command_prints_one_line_a_measurement_and_writes_the_machine_too(
-    monkeypatch, tmp_path, capsys
+    quick, monkeypatch, tmp_path, capsys
 ):
     spread = timing.Spread(1.2, 1.1, 1.3)
     rows = [
@@ -183,23 +184,27 @@ def test_the_command_prints_one_line_a_measurement_and_writes_the_machine_too(
 
     def measurements(tier, plan):
         quiet.append(os.environ["KALAVAI_PROGRESS"])
-        assert tier.base_steps < 100
-        assert plan == bench.QUICK
+        assert (tier.base_steps < 100) == quick
+        assert plan == (bench.QUICK if quick else bench.FULL)
         yield from rows
 
     monkeypatch.setattr(bench, "measurements", measurements)
     monkeypatch.setattr(bench.artifacts, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(bench.artifacts, "data", lambda: tmp_path / "data")
     monkeypatch.delenv("KALAVAI_PROGRESS", raising=False)
-    assert __main__.main(["bench", "--quick"]) == 0
+    assert __main__.main(["bench", *(["--quick"] if quick else [])]) == 0
     assert quiet
     assert "KALAVAI_PROGRESS" not in os.environ
     printed = capsys.readouterr().out
     assert [sum(row.what in text for text in printed.splitlines()) for row in rows] == [1, 1, 1]
-    assert "1 of 2 bars met" in printed
-    (path,) = (tmp_path / "_build" / "bench").glob("*.json")
+    # A quick run cannot pass for a measured one: no bar, and another folder.
+    assert ("1 of 2 bars met" in printed) == (not quick)
+    place = tmp_path / ("_build/bench" if quick else "data/recorded/bench")
+    (path,) = place.glob("*.json")
+    assert len(list(tmp_path.rglob("*.json"))) == 1
     kept = json.loads(path.read_text("utf-8"))
     assert [row["what"] for row in kept["measurements"]] == ["one", "two", "three"]
-    assert kept["quick"] is True
+    assert kept["quick"] is quick
     assert {"processor", "cores", "threads"} <= set(kept["machine"])
     assert {"torch", "transformers"} <= set(kept["environment"])
     assert kept["date"]
