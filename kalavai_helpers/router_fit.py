@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import routing
+from . import router_checks, routing
 from .learned_routers import LogLinearRouter, MLPRouter, linear_for
 from .ledger import Ledger
 from .routing import EvidenceRouter, LinearRouter, Router
@@ -138,7 +138,7 @@ def fit_mlp(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = MLPRouter(ledger.features.shape[1], len(ledger.experts), width)
-    routing.check_ledger(router, ledger)
+    router_checks.check_ledger(router, ledger)
     _standardise(router, ledger)
     return _descend(router, ledger, seed, steps, batch_size, learning_rate, decay)
 
@@ -180,11 +180,10 @@ def fit_log_linear(ledger: Ledger, alphas: Sequence[float] | None = None) -> Log
     alphas = (fit_alpha(ledger).alpha,) if alphas is None else alphas
     log_probs = ledger.expert_log_probs
     router = LogLinearRouter(ledger.features.shape[1], log_probs.shape[1], alphas)
-    routing.check_ledger(router, ledger)
+    router_checks.check_ledger(router, ledger)
     router.load_state_dict(routing.fit_linear(ledger).state_dict(), strict=False)
     scores = router.scores(ledger.features).detach()
     log_weights = torch.stack([routing.ledger_log_weights(a, ledger) for a in alphas], 1)
-
     optimizer = torch.optim.LBFGS([router.log_powers], max_iter=40, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:

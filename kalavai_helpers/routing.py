@@ -7,14 +7,13 @@ the log-probabilities that the experts gave to tokens already seen; nothing late
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from . import expert_states
+from . import router_checks
 from .filtering import fixed_share
 from .ledger import Ledger
 
@@ -227,49 +226,13 @@ def make(name: str, **arguments: Any) -> Router:
     """
     if name not in ROUTERS:
         raise ValueError(f"Unknown router {name!r}: choose one of {', '.join(ROUTERS)}")
-    try:
-        inspect.signature(ROUTERS[name]).bind(**arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"The {name} router cannot be made so ({error}): give a fitted router, or the name of "
-            "one that needs no fitting (uniform, evidence)"
-        ) from None
+    router_checks.check_arguments(ROUTERS[name], arguments)
     return ROUTERS[name](**arguments)
 
 
 def fuse_log_probs(gates: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
     """Probability mixing: log Σ_i g_i p_i over the last axis."""
     return torch.logsumexp(gates.clamp_min(1e-30).log() + log_probs, -1)
-
-
-def check_ledger(router: Router, ledger: Ledger) -> None:
-    """Check that a router can be read off a ledger.
-
-    Raises
-    ------
-    ValueError
-        For a router that is not causal (it mixes logits and needs the models), one that reads
-        other states than the ledger's, and one that was fitted for another number of experts.
-    """
-    if not router.causal:
-        raise ValueError(
-            f"The {router.name} router is not causal and cannot be read off a ledger: "
-            "use fusion.score on the fused model"
-        )
-    held = expert_states.held(ledger)
-    if router.reads not in (None, held):
-        ways = {"experts": "expert_states.read", "trunk": "trunk_router.gates"}
-        raise ValueError(
-            f"The {router.name} router reads states of the {router.reads}, and this ledger holds "
-            f"those of the {held}: use {ways.get(router.reads, 'ledger.build')}"
-        )
-    n_experts = len(ledger.experts)
-    made_for = router.arguments().get("n_experts", n_experts)
-    if made_for != n_experts:
-        raise ValueError(
-            f"The {router.name} router chooses between {made_for} experts, and the ledger has "
-            f"{n_experts}: fit it again, or take the expert out with membership.without"
-        )
 
 
 @torch.no_grad()
@@ -279,9 +242,9 @@ def ledger_gates(router: Router, ledger: Ledger) -> torch.Tensor:
     Raises
     ------
     ValueError
-        For a router that does not fit the ledger (see :func:`check_ledger`).
+        For a router that does not fit the ledger (see :func:`router_checks.check_ledger`).
     """
-    check_ledger(router, ledger)
+    router_checks.check_ledger(router, ledger)
     features = None if router.reads is None else ledger.features
     log_probs = ledger.expert_log_probs
     if not router.listens:  # one token at a time, no need to pad documents
@@ -313,7 +276,7 @@ def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> Linear
     """
     features, log_probs = ledger.features, ledger.expert_log_probs.float()
     router = LinearRouter(features.shape[1], log_probs.shape[1])
-    check_ledger(router, ledger)
+    router_checks.check_ledger(router, ledger)
     router.mean.copy_(features.mean(0))
     router.scale.copy_(features.std(0).clamp_min(1e-3))
     optimizer = torch.optim.LBFGS(
