@@ -51,20 +51,20 @@ def forward(run: dict[str, Any]) -> pd.DataFrame:
 
 def bars(run: dict[str, Any]) -> pd.DataFrame:
     """What was to be reached, what was reached, and whether that is enough."""
-    judged = [row for row in run["measurements"] if row["bar"]]
-    return pd.DataFrame(
+    rows = [
         {
-            f"{row['part']}: {row['what']}": {
-                "median": row["median"],
-                "low": row["low"],
-                "high": row["high"],
-                "unit": row["unit"],
-                "to reach": f"{row['bar']['sign']} {row['bar']['value']:g}",
-                "reached": "yes" if row["bar"]["met"] else "no",
-            }
-            for row in judged
+            "what": f"{row['part']}: {row['what']}",
+            "median": row["median"],
+            "low": row["low"],
+            "high": row["high"],
+            "unit": row["unit"],
+            "to reach": f"{row['bar']['sign']} {row['bar']['value']:g}",
+            "reached": "yes" if row["bar"]["met"] else "no",
         }
-    ).T
+        for row in run["measurements"]
+        if row["bar"]
+    ]
+    return pd.DataFrame(rows).set_index("what")
 
 
 def caption(run: dict[str, Any]) -> str:

@@ -8,7 +8,15 @@ import decoders
 import pytest
 import torch
 
-from kalavai_helpers import __main__, bench, bench_fused, bench_models, bench_routers, timing
+from kalavai_helpers import (
+    __main__,
+    bench,
+    bench_fused,
+    bench_models,
+    bench_results,
+    bench_routers,
+    timing,
+)
 from kalavai_helpers.ledger import Ledger
 from kalavai_helpers.trunk_router import TrunkRouter
 
@@ -154,7 +162,8 @@ def test_placeholders_never_lead_and_leave_the_others_as_they_are(subject):
 def test_router_fits_are_compared_with_the_published_loop_on_held_out_text(tiny):
     plan = replace(SMALL, router_steps=2, router_repeats=1, repeats=1)
     rows = list(bench_routers.fits(tiny, plan))
-    assert {row.where["router"] for row in rows} == {"linear, L-BFGS", "linear, EM", "trunk"}
+    names = {bench_routers.EVIDENCE, "linear, L-BFGS", "linear, EM", "trunk"}
+    assert {row.where["router"] for row in rows} == names
     losses = {row.where["router"]: row for row in rows if row.unit == "nats"}
     ratios = [row for row in rows if row.unit == "×"]
     assert all(row.also["deterministic"] for row in ratios)
@@ -209,3 +218,25 @@ def test_the_command_prints_one_line_a_measurement_and_writes_the_machine_too(
     assert {"torch", "transformers"} <= set(kept["environment"])
     assert kept["date"]
     assert "placeholders" in kept["note"]
+
+
+def test_recorded_measurements_become_tables_of_the_smaller_model_and_of_bars():
+    spread, also = timing.Spread(1.2, 1.1, 1.3), {"share_read": 0.5, "bound_max": 0.01}
+    rows = [
+        timing.Measurement(
+            "forward",
+            f"width {width}",
+            spread,
+            unit,
+            timing.Bar("≤", 1.35) if width == 160 else None,
+            {"width": width, "experts": 3, "epsilon": 0.01, "documents": "one domain"},
+            also | {"loss_change_pct": 0.02},
+        )
+        for width, unit in ((160, "×"), (320, "×"), (160, "%"))
+    ]
+    run = {"measurements": [row.as_json() for row in rows]}
+    (row,) = bench_results.forward(run).to_dict("records")
+    assert (row["experts"], row["ratio"], row["share_read"]) == (3, 1.2, 0.5)
+    bars = bench_results.bars(run)
+    assert list(bars["reached"]) == ["yes", "yes"]
+    assert list(bars["to reach"]) == ["≤ 1.35"] * 2
