@@ -166,11 +166,10 @@ def fit_alpha(ledger: Ledger) -> EvidenceRouter:
 
 
 def fit_log_linear(ledger: Ledger, alphas: Sequence[float] | None = None) -> LogLinearRouter:
-    """Fit evidence and linear gate together, deterministic.
+    """Fit the powers of evidence and of a linear gate, deterministic.
 
-    The linear gate is that of :func:`routing.fit_linear`; the powers make the mixture most likely
-    (L-BFGS). They are so few that they do not adapt to single documents: a gate fitted anew beside
-    the evidence would have as many weights as states, and there are few documents.
+    The linear gate is that of :func:`routing.fit_linear` and stays as it is; the powers make the
+    mixture most likely (L-BFGS).
 
     Parameters
     ----------
