@@ -64,7 +64,8 @@ def bars(run: dict[str, Any]) -> pd.DataFrame:
         for row in run["measurements"]
         if row["bar"]
     ]
-    return pd.DataFrame(rows).set_index("what")
+    columns = ["what", "median", "low", "high", "unit", "to reach", "reached"]
+    return pd.DataFrame(rows, columns=columns).set_index("what")
 
 
 def caption(run: dict[str, Any]) -> str:

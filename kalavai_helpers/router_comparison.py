@@ -79,15 +79,14 @@ FITS: dict[str, Fit] = {
     "evidence": lambda texts: routing.EvidenceRouter(),
     "evidence, α fitted": lambda texts: router_fit.fit_alpha(texts.ledger),
     "linear, EM": lambda texts: router_fit.fit_em(texts.ledger).router,
-    "linear, SGD": lambda texts: router_fit.fit_sgd(texts.ledger),
     "linear, expert states": lambda texts: router_fit.fit_em(texts.experts).router,
     "mlp": lambda texts: router_fit.fit_mlp(texts.ledger),
     "log-linear": lambda texts: router_fit.fit_log_linear(texts.ledger),
     "log-linear, slow and fast": lambda texts: router_fit.fit_log_linear(texts.ledger, SLOW_FAST),
     "trunk": lambda texts: trunk_router.fit(texts.ledger, *texts.trunk, texts.n_tokens),
 }
-"""Every causal router, and how it is fitted."""
-MAY_USE_BASE = ("evidence, α fitted", "linear, EM", "log-linear, slow and fast")
+"""The causal routers, and how they are fitted; a linear gate by EM, which SGD only approaches."""
+MAY_USE_BASE = ("log-linear, slow and fast",)
 """Those that are also tried with the base as one more expert."""
 
 
