@@ -43,7 +43,7 @@ check: $(INSTALLED)  ## is everything there that a run needs?
 	$(PY) -m kalavai_helpers check --tier $(TIER)
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
-	$(PY) -m kalavai_helpers bench --tier $(TIER)
+	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora $(CORPORA))
 
 evaluate: $(EVAL_INSTALLED)  ## the recorded fused model through lm-eval, on builtin text
 	$(EVAL_PY) -m kalavai_helpers.harness

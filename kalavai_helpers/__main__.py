@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time and weigh the fused model, print a table")
     bench.add_argument("--tier", default="ci", help="for routers and training (default: ci)")
     bench.add_argument("--quick", action="store_true", help="less than a minute, to see it work")
+    bench.add_argument("--corpora", default="builtin", metavar="SOURCE", help="text to read")
     bench.set_defaults(act=_bench)
     return top
 
@@ -185,7 +186,7 @@ def _environment(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from kalavai_helpers import bench
 
-    path = bench.main(options.tier, options.quick)
+    path = bench.main(options.tier, options.quick, options.corpora)
     print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 

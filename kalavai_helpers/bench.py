@@ -80,7 +80,7 @@ QUICK = Plan(
 )
 
 
-def main(tier: str = "ci", quick: bool = False) -> Path:
+def main(tier: str = "ci", quick: bool = False, source: str = "builtin") -> Path:
     """Measure, print one line a measurement, and write all of it as JSON.
 
     A full run writes ``data/recorded/bench/cpu.json`` (``cuda.json`` on a GPU); a quick one only
@@ -90,6 +90,8 @@ def main(tier: str = "ci", quick: bool = False) -> Path:
     ----------
     tier
         Whose cooperative routers are fitted for, and whose training steps are timed.
+    source
+        Text that the recorded model reads: builtin, or the kind it was trained on.
     """
     from . import bench_models
 
@@ -99,6 +101,7 @@ def main(tier: str = "ci", quick: bool = False) -> Path:
         "date": datetime.date.today().isoformat(),
         "quick": quick,
         "tier": tier,
+        "corpora": source.partition(":")[0],
         "device": kind,
         "machine": machine(),
         "environment": records.environment(),
@@ -108,7 +111,7 @@ def main(tier: str = "ci", quick: bool = False) -> Path:
     print(heading())
     began, rows = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder, _quiet(folder):
-        for row in measurements(_tier(tier, quick), plan):
+        for row in measurements(_tier(tier, quick), plan, source):
             row = replace(row, bar=None) if quick else row  # too little to judge by
             print(line(row), flush=True)
             rows.append(row)
@@ -122,12 +125,12 @@ def main(tier: str = "ci", quick: bool = False) -> Path:
     return artifacts.write_json(place / "bench" / f"{kind}.json", run)
 
 
-def measurements(tier: tiers.Tier, plan: Plan) -> Iterator[Measurement]:
+def measurements(tier: tiers.Tier, plan: Plan, source: str) -> Iterator[Measurement]:
     """All parts of the bench, one after another."""
     from . import bench_fused, bench_memory, bench_models, bench_routers, bench_training
     from .specialists import Cooperative
 
-    subject, text = bench_models.recorded_subject(plan.router_bytes)
+    subject, text = bench_models.recorded_subject(plan.router_bytes, source)
     sizes = [(subject, plan)]
     if plan is FULL:
         sizes.append((bench_models.larger(subject), LARGER))

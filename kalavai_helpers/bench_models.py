@@ -26,7 +26,8 @@ NOTE = (
     "Three experts, their trunk and tokenizer are the recorded laptop model's, in float32, in the "
     "size it has; weights of the larger size are random. Further experts are placeholders: copies "
     "whose evidence falls behind the original's, a token, by what separates the best of the three "
-    "from the second best. Text is the builtin corpora's, which no expert was trained on; a "
+    "from the second best. No expert was trained on the text that is read: documents of the "
+    "builtin corpora, unlike all that they know, or held-out documents of the source named. A "
     "document is cut from documents of one domain, or switches domain half-way."
 )
 
@@ -38,13 +39,14 @@ def device() -> torch.device:
 
 @dataclass(frozen=True)
 class Text:
-    """Documents of the builtin domains, as tokens; each starts with the end-of-text token."""
+    """Documents of a text source, as tokens; each starts with the end-of-text token."""
 
     tokenizer: Tokenizer
+    source: str = "builtin"
 
     def windows(self, domain: str, n_bytes: int) -> packing.Windows:
         """Windows of documents that routers are fitted on."""
-        documents = corpora.capped(corpora.split("builtin", domain)["router"], n_bytes)
+        documents = corpora.capped(corpora.split(self.source, domain)["router"], n_bytes)
         return packing.windows(documents, self.tokenizer, LENGTH)
 
     def one_domain(self, domains: tuple[str, ...], rows: int, length: int) -> torch.Tensor:
@@ -79,7 +81,7 @@ class Text:
     def _streams(self) -> dict[str, list[int]]:
         found = {}
         for domain in DOMAINS:
-            texts = [document.text for document in corpora.split("builtin", domain)["heldout"]]
+            texts = [document.text for document in corpora.split(self.source, domain)["heldout"]]
             encoded = self.tokenizer.encode("\n\n".join(texts), add_special_tokens=False)
             found[domain] = encoded.ids
         return found
@@ -171,16 +173,18 @@ def _widened(router: TrunkRouter, n_experts: int, separation: float) -> TrunkRou
     return wide.requires_grad_(False)
 
 
-def recorded_subject(router_bytes: int) -> tuple[Subject, Text]:
-    """The recorded laptop model: its trunk router is fitted here, on builtin text.
+def recorded_subject(router_bytes: int, source: str = "builtin") -> tuple[Subject, Text]:
+    """The recorded laptop model: its trunk router is fitted here, on text of the source.
 
     Parameters
     ----------
     router_bytes
         UTF-8 bytes a domain that the router is fitted on.
+    source
+        Where documents come from (see :mod:`kalavai_helpers.corpora`).
     """
     fused, _, tokenizer = recorded.fused("laptop")
-    text = Text(tokenizer)
+    text = Text(tokenizer, source)
     whole = {name: _whole(fused, name).to(device()) for name in (BASE, *DOMAINS)}
     parts = {domain: text.windows(domain, router_bytes) for domain in DOMAINS}
     joined = packing.concatenate(list(parts.values()))

@@ -73,5 +73,5 @@ def caption(run: dict[str, Any]) -> str:
     machine = run["machine"]
     return (
         f"Recorded {run['date']}: {machine['processor']}, {machine['threads']} threads, "
-        f"device {run['device']}, torch {run['environment']['torch']}. {run['note']}"
+        f"text: {run['corpora']}, device {run['device']}, torch {run['environment']['torch']}. {run['note']}"
     )

@@ -156,11 +156,11 @@ def fit_alpha(ledger: Ledger) -> EvidenceRouter:
         log_weights = routing.ledger_log_weights(float(np.exp(log_alpha)), ledger)
         return -float((log_weights + log_probs).logsumexp(1).mean())
 
-    grid = np.linspace(*np.log(ALPHAS), 9)
+    grid = np.linspace(*np.log(ALPHAS), 7)
     losses = [loss(value) for value in grid]
     best = int(np.argmin(losses))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.1})
     by_loss = {found.fun: np.exp(found.x), losses[best]: np.exp(grid[best]), loss(-np.inf): 0.0}
     return EvidenceRouter(float(by_loss[min(by_loss)]))
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from kalavai_helpers import chapters, claims, records
+from kalavai_helpers import chapters, claims, expected, records
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = chapters.names(ROOT)
+EXPECTED = expected.load("ci")["chapters"]
 
 
 def found(chapter: str) -> dict:
@@ -22,6 +23,16 @@ def test_every_finding_that_a_claim_names_was_recorded():
         if name.partition("/")[2] not in found(name.partition("/")[0])
     ]
     assert missing == []
+
+
+def test_chapters_have_expected_records():
+    assert set(EXPECTED) <= set(CHAPTERS)
+    assert len(EXPECTED) >= 7
+
+
+@pytest.mark.parametrize("chapter", EXPECTED)
+def test_a_run_is_within_the_measured_spread_of_repeated_runs(chapter):
+    assert expected.differences(records.load(chapter), EXPECTED[chapter]) == []
 
 
 @pytest.mark.parametrize("chapter", [name for name in CHAPTERS if name != "02_router_in_action"])
@@ -76,3 +87,17 @@ def test_the_evidence_router_keeps_its_bound_on_every_document_of_every_script()
     languages = found("07_cross_lingual")
     assert languages["bound_excess"] <= languages["bound"] + 1e-6
     assert languages["collapsed_evidence"] == 0
+
+
+def test_the_contract_holds_and_the_fused_model_is_what_it_says():
+    fused = found("08_fused_model")
+    assert fused["exactness"] <= 1e-5
+    assert fused["cache_agrees"] == fused["loads_bit_equal"] == "yes"
+    assert fused["verdict_contract"] == "reproduced"
+    assert fused["contract_excess"] <= 1e-5
+    assert abs(fused["loss_change_one_domain"]) <= 0.1
+    assert fused["experts_one_domain"] < fused["n_experts"]
+
+
+def test_free_riders_and_copies_are_caught():
+    assert {"idle", "copy"} <= set(found("08_fused_model")["caught"].split(", "))

@@ -191,7 +191,8 @@ def test_the_command_prints_one_line_a_measurement_and_writes_the_machine_too(
     ]
     quiet = []
 
-    def measurements(tier, plan):
+    def measurements(tier, plan, source):
+        assert source == "builtin"
         quiet.append(os.environ["KALAVAI_PROGRESS"])
         assert (tier.base_steps < 100) == quick
         assert plan == (bench.QUICK if quick else bench.FULL)
