@@ -10,6 +10,8 @@ from .figure_curves import bars
 from .figure_style import NEUTRAL, SYMBOLS, colour_of, styled
 
 _KINDS = ("one domain", "switching")
+NEAREST = 6
+"""Routers drawn beside the oracle: those far off would press the others into one point."""
 
 
 def cost(table: pd.DataFrame) -> go.Figure:
@@ -121,16 +123,16 @@ def promise(table: pd.DataFrame) -> go.Figure:
 
 
 def against_oracle(table: pd.DataFrame) -> go.Figure:
-    """Draw each router's loss above the domain oracle with its interval.
+    """Draw the loss above the domain oracle, with its interval, of the routers nearest to it.
 
     Parameters
     ----------
     table
         As :func:`kalavai_helpers.router_comparison.compare` returns, one row a router.
     """
-    rows = table.sort_values("above_oracle")
+    rows = table.sort_values("above_oracle").head(NEAREST)
     return bars(
-        list(rows.index),
+        [name.replace(", ", ",<br>") for name in rows.index],
         list(rows.above_oracle),
         list(rows.above_oracle_low),
         list(rows.above_oracle_high),
