@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -22,7 +23,10 @@ def side_by_side(tasks: Sequence[Callable[[], Found]]) -> list[Found]:
     if workers <= 1:
         return [task() for task in tasks]
     parallel = Parallel(n_jobs=workers, batch_size=1)
-    return parallel(delayed(_single_threaded)(task) for task in tasks)
+    with warnings.catch_warnings():
+        # A worker that has grown is replaced between two tasks, which is nothing to warn of.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        return parallel(delayed(_single_threaded)(task) for task in tasks)
 
 
 def _single_threaded(task: Callable[[], Found]) -> Found:
