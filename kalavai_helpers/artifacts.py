@@ -122,6 +122,27 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return write_atomic(Path(path), lambda temporary: temporary.write_bytes(data) and None)
 
 
+def replace_files(made: Path, target: Path, last: str, stale: str) -> None:
+    """Move the files of a finished folder into another one on the same disk.
+
+    Parameters
+    ----------
+    last
+        Name of the file without which a reader ignores the folder: it comes after all others.
+    stale
+        Pattern of older files that go, just before the last one, where no new one has their name.
+    """
+    target.mkdir(exist_ok=True)
+    names = {file.name for file in made.iterdir()}
+    for name in sorted(names - {last}):
+        (made / name).replace(target / name)
+    for old in target.glob(stale):
+        if old.name not in names:
+            old.unlink()
+    if last in names:
+        (made / last).replace(target / last)
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON atomically, with sorted keys so that equal content is equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -62,7 +62,8 @@ def summarise(runs: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     -------
     dict
         By record name: ``value`` (mean), ``tolerance``, ``unit`` and ``runs`` of a number, or
-        ``words``, all that were seen, of a verdict. Times, and records that not every run has, are left out.
+        ``words``, all that were seen, of a verdict. Times, and records that not every run has,
+        are left out.
 
     Raises
     ------
@@ -101,7 +102,8 @@ def summarise(runs: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def measure(tier: str, names: Iterable[str] | None = None, seeds: tuple[int, ...] = SEEDS) -> Path:
     """Run chapters once a seed and write what is to be expected; the last seed stays built.
 
-    All chapters when ``names`` is empty; what is expected of others stays. What was trained is in the store, so that an interrupted call goes on where it was.
+    All chapters when ``names`` is empty; what is expected of others stays. What was trained is in
+    the store, so that an interrupted call goes on where it was.
 
     Raises
     ------

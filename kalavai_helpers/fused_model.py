@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import (
     architectures,
+    artifacts,
     fusion_checks,
     learned_routers,
     mixing,
@@ -274,17 +275,9 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             kwargs.setdefault("repo_id", target.name)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
             super().save_pretrained(made, **kwargs)
-            target.mkdir(exist_ok=True)
-            # The configuration last: without it, nothing loads.
-            new = sorted(Path(made).iterdir(), key=lambda path: path.name == "config.json")
-            names = {file.name for file in new}
-            for file in new:
-                if file.name == "config.json":
-                    # Weights of an earlier save in one file would be loaded instead of new shards.
-                    for old in target.glob("model*.safetensors*"):
-                        if old.name not in names:
-                            old.unlink()
-                file.replace(target / file.name)
+            # Without its configuration nothing loads, and weights of an earlier save in one file
+            # would be loaded instead of new shards.
+            artifacts.replace_files(Path(made), target, "config.json", "model*.safetensors*")
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

@@ -84,3 +84,15 @@ def test_code_digest_ignores_comments_and_docstrings(tmp_path, monkeypatch):
 def test_fingerprints_depend_on_content_not_on_key_order():
     assert artifacts.fingerprint({"a": 1, "b": 2}) == artifacts.fingerprint({"b": 2, "a": 1})
     assert artifacts.fingerprint({"a": 1}) != artifacts.fingerprint({"a": 2})
+
+
+def test_files_are_moved_with_the_last_one_last_and_stale_ones_go(tmp_path):
+    made, target = tmp_path / "made", tmp_path / "target"
+    for folder, names in ((made, ("config", "w-1", "w-2")), (target, ("config", "w", "notes"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(folder.name)
+    artifacts.replace_files(made, target, "config", "w*")
+    assert sorted(path.name for path in target.iterdir()) == ["config", "notes", "w-1", "w-2"]
+    assert (target / "config").read_text() == "made"
+    assert (target / "notes").read_text() == "target"
