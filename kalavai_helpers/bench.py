@@ -37,9 +37,11 @@ class Plan:
         Documents in a batch; documents behind losses and bounds; their lengths; tokens generated.
     resident
         Numbers of experts whose resident memory is read.
-    router_bytes, router_steps, training_steps
-        UTF-8 bytes a domain for the recorded model's router; steps of the published router fit,
-        and of a training loop.
+    router_bytes, join_bytes
+        UTF-8 bytes a domain: for the recorded model's router, and of the ledger that a newcomer
+        joins.
+    router_steps, training_steps
+        Steps of the published router fit, and of a training loop.
     """
 
     experts: tuple[int, ...] = (2, 3, 5, 10, 20)
@@ -53,6 +55,7 @@ class Plan:
     resident: tuple[int, ...] = (3, 10)
     processes: int = 2
     router_bytes: int = 60_000
+    join_bytes: int = 90_000
     router_steps: int = 500
     router_repeats: int = 3
     training_steps: int = 50
@@ -73,6 +76,7 @@ QUICK = Plan(
     resident=(3,),
     processes=1,
     router_bytes=5_000,
+    join_bytes=8_000,
     router_steps=4,
     router_repeats=1,
     training_steps=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,8 @@ def _judged(changes: dict[str, Spread], found: dict[str, Timing]) -> str:
 
 def joining(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
     """Seconds for a fourth specialist to join three; only the newcomer's model runs."""
+    tier = replace(cooperative.tier, heldout_bytes=plan.join_bytes)
+    cooperative = replace(cooperative, tier=tier)
     held_out = ledger.build(cooperative, "heldout")
     newcomer = cooperative.model(WEIGHT_AVERAGE).to(device())
     parts = [cooperative.windows("heldout", domain) for domain in cooperative.domains]

@@ -5,7 +5,7 @@ Each part is read from the store where it is there, so that chapters can share a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,15 +112,19 @@ def run(cooperative: Cooperative) -> Experiment:
 
 
 def run_all(cooperatives: Sequence[Cooperative]) -> list[Experiment]:
-    """Evaluate several cooperatives; those that are new to the store side by side."""
+    """Evaluate several cooperatives; what is new to the store side by side."""
     fresh = [cooperative for cooperative in cooperatives if not _pooled_path(cooperative).exists()]
-    parallel.side_by_side([partial(_prepare, cooperative) for cooperative in fresh])
+    # The longest first, and the mixtures at last: they need the pooled routers and all gates.
+    parts = [partial(_pooled, cooperative) for cooperative in fresh]
+    parts += [partial(ledger.build, c, role) for role in ("heldout", "router") for c in fresh]
+    for tasks in parts, [partial(run, cooperative) for cooperative in fresh]:
+        parallel.side_by_side([partial(_leave, task) for task in tasks])
     return [run(cooperative) for cooperative in cooperatives]
 
 
-def _prepare(cooperative: Cooperative) -> None:
-    """Leave everything that :func:`run` reads in the store."""
-    run(cooperative)
+def _leave(task: Callable[[], object]) -> None:
+    """Leave what a task makes in the store; nothing travels back."""
+    task()
 
 
 def _evaluate(

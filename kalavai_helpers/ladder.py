@@ -123,24 +123,19 @@ def climb(tier: Tier, corpora: str, domains: tuple[str, ...], seeds: Sequence[in
         if size.hub_id is None and (size == tier.sweep() or free):
             kinds.append(baselines.WIDER)
         rungs.append(Rung(coops, tuple(Baseline(coops[0], kind) for kind in kinds)))
-    _train(rungs, tier.sweep())
+    _train(rungs)
     return rungs
 
 
-def _train(rungs: list[Rung], own: Tier) -> None:
-    """Train the sweep's own base with all threads as other chapters do, the rest side by side."""
+def _train(rungs: list[Rung]) -> None:
+    """Train bases, then what starts from them, then score, each side by side."""
     starts = {c.path(BASE): c for r in rungs for c in _starts(r) if not c.path(BASE).exists()}
-    for start in starts.values():
-        if start.tier == own:
-            start.train(BASE)
     # The widest first: what takes longest must not be what is left at the end.
-    others = sorted(starts.values(), key=lambda c: -c.tier.hidden_size)
-    bases = [partial(c.train, BASE) for c in others if c.tier != own]
-    home = _missing([rung for rung in rungs if rung.tier == own], ready=not bases)
-    parallel.side_by_side([*bases, *home])
-    rest = _missing(rungs[::-1], ready=True)
+    bases = sorted(starts.values(), key=lambda c: -c.tier.hidden_size)
+    parallel.side_by_side([partial(c.train, BASE) for c in bases])
+    rest = _missing(rungs[::-1])
     parallel.side_by_side(rest)
-    if bases or home or rest:  # new models have no scores yet
+    if bases or rest:  # new models have no scores yet
         parallel.side_by_side([partial(_score, r, c) for r in rungs[::-1] for c in r.cooperatives])
 
 
@@ -156,13 +151,11 @@ def _starts(rung: Rung) -> list[Cooperative]:
     return [] if rung.tier.hub_id else [rung.cooperatives[0], *(b.start for b in rung.baselines)]
 
 
-def _missing(rungs: list[Rung], ready: bool) -> list[Callable[[], None]]:
-    """What rungs still need, once each; a wider model only when its base is ready."""
+def _missing(rungs: list[Rung]) -> list[Callable[[], None]]:
+    """What rungs still need besides their bases, once each."""
     tasks: dict[Path, Callable[[], None]] = {}
     for rung in rungs:
-        for baseline in rung.baselines:
-            if ready or baseline.start.tier == rung.tier:
-                tasks.setdefault(baseline.path, baseline.train)
+        tasks |= {baseline.path: baseline.train for baseline in rung.baselines}
     for rung in rungs:
         for coop in rung.cooperatives:
             tasks |= {coop.path(d): partial(coop.train, d) for d in coop.domains}

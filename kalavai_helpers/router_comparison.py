@@ -31,6 +31,7 @@ from .scaling import over_seeds
 from .specialists import BASE, Cooperative
 
 FOLDS = 2
+ROLES = ("router", "heldout")
 SLOW_FAST = (1e-5, 0.3)
 """Chances of a switch of two filters: one that knows the document, one that knows the passage."""
 WITH_BASE = "{}, with the base"
@@ -135,8 +136,16 @@ def compare(
         raise ValueError(f"Cross-fitting needs at least 2 folds, not {folds}")
     if len({cooperative.domains for cooperative in cooperatives}) != 1:
         raise ValueError("Compare routers on cooperatives of the same domains")
-    found = parallel.side_by_side([partial(_compare, c, fits, folds) for c in cooperatives])
-    chosen, tables = zip(*found, strict=True)
+    # What all parts of a cooperative read is left in the store first.
+    parallel.side_by_side([partial(_prepare, c, r) for c in cooperatives for r in ROLES])
+    jobs = [partial(_judged, c, fits) for c in cooperatives]
+    jobs += [partial(_fold, c, fits, k, folds) for c in cooperatives for k in range(folds)]
+    found = parallel.side_by_side(jobs)
+    tables, parts = found[: len(cooperatives)], found[len(cooperatives) :]
+    chosen = []
+    for start in range(0, len(parts), folds):
+        whole = _joined(parts[start : start + folds])
+        chosen.append({name: float(whole.equal_weight(name)) for name in _names(fits)})
     rows = {name: _row(tables, name, cooperatives[0].domains) for name in chosen[0]}
     table = pd.DataFrame(rows).T.rename_axis("router")
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
@@ -144,25 +153,33 @@ def compare(
     return Comparison(table, table.index[0])
 
 
-def _compare(
-    cooperative: Cooperative, fits: Mapping[str, Fit], folds: int
-) -> tuple[dict[str, float], Losses]:
-    """What one seed says: loss by which to choose, and document sums of what is judged."""
-    fitting, heldout = read(cooperative, "router"), read(cooperative, "heldout")
-    return cross_fitted(fitting, fits, folds), _losses(fitting, heldout, fits)
+def _prepare(cooperative: Cooperative, role: str) -> None:
+    read(cooperative, role)
 
 
-def cross_fitted(texts: Texts, fits: Mapping[str, Fit], folds: int = FOLDS) -> dict[str, float]:
-    """Equal-weight loss (nats/token) of routers on documents that they were not fitted on."""
+def _judged(cooperative: Cooperative, fits: Mapping[str, Fit]) -> Losses:
+    """Document sums on held-out documents of routers fitted on all router documents."""
+    return _losses(read(cooperative, "router"), read(cooperative, "heldout"), fits)
+
+
+def _fold(cooperative: Cooperative, fits: Mapping[str, Fit], k: int, folds: int) -> Losses:
+    return cross_fitted(read(cooperative, "router"), fits, k, folds)
+
+
+def cross_fitted(texts: Texts, fits: Mapping[str, Fit], k: int, folds: int = FOLDS) -> Losses:
+    """Document sums on one part of the documents, of routers fitted on the other parts."""
     fold = torch.arange(texts.ledger.n_documents) % folds
-    parts = [_losses(texts.of(fold != k), texts.of(fold == k), fits) for k in range(folds)]
-    whole = replace(
+    return _losses(texts.of(fold != k), texts.of(fold == k), fits)
+
+
+def _joined(parts: Sequence[Losses]) -> Losses:
+    """The parts of all documents as one table."""
+    return replace(
         parts[0],
         sums={name: np.concatenate([p.sums[name] for p in parts]) for name in parts[0].sums},
         tokens=np.concatenate([p.tokens for p in parts]),
         group=np.concatenate([p.group for p in parts]),
     )
-    return {name: float(whole.equal_weight(name)) for name in _names(fits)}
 
 
 def _names(fits: Mapping[str, Fit]) -> list[str]:

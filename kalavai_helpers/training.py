@@ -116,7 +116,7 @@ def train(
     objective: Objective = next_token_loss,
     probes: dict[str, Windows] | None = None,
     n_probes: int = 8,
-    checkpoint_every: int = 50,
+    checkpoint_s: float = 20.0,
 ) -> History:
     """Train ``model`` in place and save it to ``path`` (safetensors).
 
@@ -135,6 +135,8 @@ def train(
         What is minimised.
     probes
         Held-out windows a domain, evaluated ``n_probes`` times on the way.
+    checkpoint_s
+        Seconds of work that a kill may cost.
 
     Raises
     ------
@@ -160,6 +162,7 @@ def train(
     watch = torch.zeros(CHECK_EVERY, 2, device=device)
     tokens_per_step = recipe.batch_size * (chunks.input_ids.shape[1] - 1)
     started, seconds, done = time.perf_counter(), 0.0, 0
+    saved_at = started
     for step in range(first, recipe.steps + 1):
         if step in probe_steps and (not history.steps or history.steps[-1] < step):
             seconds += time.perf_counter() - started
@@ -180,7 +183,7 @@ def train(
         optimizer.step()
         done += 1
         last = step + 1 == recipe.steps
-        save = (step + 1) % checkpoint_every == 0 and not last
+        save = time.perf_counter() - saved_at >= checkpoint_s and not last
         if (step + 1) % CHECK_EVERY == 0 or save or last:
             _check_finite(watch, step, task, recipe, state_path)
             rate = done * tokens_per_step / (seconds + time.perf_counter() - started)
@@ -189,6 +192,7 @@ def train(
             progress.report(task, step + 1, recipe.steps, rate, eta_s=left)
         if save:
             _checkpoint(state_path, model, named, optimizer, history, step + 1)
+            saved_at = time.perf_counter()
     model.to("cpu").eval().requires_grad_(True)
     artifacts.save_tensors(
         path,

@@ -179,7 +179,7 @@ def test_a_figure_of_unequal_lengths_is_refused():
     [("ci", [2, 3, 1]), ("laptop", [2, 1, 3, 1]), ("pythia-1b", [2])],
 )
 def test_a_tier_trains_the_baselines_it_can_pay_for(name, expected, monkeypatch):
-    monkeypatch.setattr(ladder, "_train", lambda rungs, own: None)
+    monkeypatch.setattr(ladder, "_train", lambda rungs: None)
     found = ladder.climb(tiers.get(name), "builtin", ("code", "science", "fiction"), (42, 7))
     assert [len(rung.baselines) for rung in found] == expected
     assert all(b.cooperative.seed == 42 for rung in found for b in rung.baselines)

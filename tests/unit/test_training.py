@@ -29,7 +29,7 @@ def model(tiny_tier):
 
 
 def run(model, path, recipe=RECIPE, **options):
-    return training.train(model, chunks(), recipe, path, "test", checkpoint_every=10, **options)
+    return training.train(model, chunks(), recipe, path, "test", checkpoint_s=0, **options)
 
 
 def test_warm_up_then_cosine_to_zero():
@@ -96,7 +96,7 @@ def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
             print("ready", flush=True)
             training.train(
                 model, packing.Chunks(ids, ids), training.Recipe(400, 4, 3e-3, 1, 1),
-                Path(sys.argv[1]), "test", checkpoint_every=5,
+                Path(sys.argv[1]), "test", checkpoint_s=0,
             )
             """
         )
