@@ -63,7 +63,7 @@ class Plan:
 
 
 FULL = Plan()
-LARGER = replace(FULL, every_epsilon=(), repeats=3, rows=3, documents=6, new_tokens=32)
+LARGER = replace(FULL, every_epsilon=(), repeats=4, documents=6, new_tokens=32)
 """What is measured of the larger model, in a full run."""
 QUICK = Plan(
     experts=(3,),

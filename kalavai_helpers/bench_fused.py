@@ -40,6 +40,7 @@ def forward(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
         dense = {kind: _behaviour(model, many[kind], DENSE, plan.rows)[1] for kind in kinds}
         for epsilon, kind in cases:
             where = {**subject.size, "experts": n, "epsilon": epsilon, "documents": kind}
+            where |= {"batch": plan.rows}
             label = f"{subject.label}, N = {n}, {_epsilon(epsilon)}, {kind}"
             also, losses = _behaviour(model, many[kind], epsilon, plan.rows)
             change = _change(losses, dense[kind]) if subject.trained else None
@@ -92,10 +93,10 @@ def generation(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement
 
 @torch.no_grad()
 def lengths(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
-    """How the cost of three experts grows with the length of the documents."""
+    """How the cost of three experts grows with the length of documents, and with few of them."""
     model = subject.fused(3)
-    for length in plan.lengths:
-        texts = _texts(text, subject.domains(3), plan.rows, length)
+    for rows, length in [*((plan.rows, length) for length in plan.lengths), (1, LENGTH)]:
+        texts = _texts(text, subject.domains(3), rows, length)
         calls: dict[Any, Any] = {
             (e, ONE): partial(model, texts[ONE], epsilon=e) for e in (DENSE, CONTRACT)
         }
@@ -104,10 +105,11 @@ def lengths(subject: Subject, text: Text, plan: Plan) -> Iterator[Measurement]:
         for epsilon in (DENSE, CONTRACT):
             timing = found[epsilon, ONE]
             where = {**subject.size, "experts": 3, "epsilon": epsilon, "tokens": length}
-            label = f"{subject.label}, N = 3, {_epsilon(epsilon)}, {length} tokens"
+            where |= {"batch": rows}
+            label = f"{subject.label}, N = 3, {_epsilon(epsilon)}, {rows} × {length} tokens"
             also = {
-                "tokens_per_s": plan.rows * length / timing.spread.value,
-                "specialist_tokens_per_s": plan.rows * length / found["one"].spread.value,
+                "tokens_per_s": rows * length / timing.spread.value,
+                "specialist_tokens_per_s": rows * length / found["one"].spread.value,
             }
             ratio = timing.over(found["one"])
             yield Measurement("length", label, ratio, where=where, also=also)

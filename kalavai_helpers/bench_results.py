@@ -59,19 +59,22 @@ def bars(run: dict[str, Any]) -> pd.DataFrame:
             "high": row["high"],
             "unit": row["unit"],
             "to reach": f"{row['bar']['sign']} {row['bar']['value']:g}",
+            "operations alone": f"{row['also']['floor']:.2f}" if "floor" in row["also"] else "",
             "reached": "yes" if row["bar"]["met"] else "no",
         }
         for row in run["measurements"]
         if row["bar"]
     ]
-    columns = ["what", "median", "low", "high", "unit", "to reach", "reached"]
+    columns = ["what", "median", "low", "high", "unit", "to reach", "operations alone", "reached"]
     return pd.DataFrame(rows, columns=columns).set_index("what")
 
 
 def caption(run: dict[str, Any]) -> str:
     """Where and when it was measured, and on what."""
     machine = run["machine"]
+    batch = next(row["where"]["batch"] for row in run["measurements"] if row["part"] == "forward")
     return (
-        f"Recorded {run['date']}: {machine['processor']}, {machine['threads']} threads, "
-        f"text: {run['corpora']}, device {run['device']}, torch {run['environment']['torch']}. {run['note']}"
+        f"Recorded {run['date']}: {machine['processor']}, {machine['threads']} threads, device "
+        f"{run['device']}, torch {run['environment']['torch']}; {batch} documents a batch, text: "
+        f"{run['corpora']}. {run['note']}"
     )

@@ -8,7 +8,8 @@ import torch
 
 _IMPOSSIBLE = -1e9
 """Log of zero that keeps gradients finite."""
-_MAX_STATES = 2**24
+_MOST_STARTS = 1024
+"""Sequences · experts² up to which blocks side by side are faster than token by token, on a CPU."""
 
 
 def fixed_share(
@@ -40,7 +41,7 @@ def fixed_share(
         start = evidence.new_full((batch, n), -math.log(n))
     stay = math.log1p(-alpha)
     share = evidence.new_tensor(math.log(alpha / n) if alpha else _IMPOSSIBLE)
-    if length < 48 or batch * length * n * n > _MAX_STATES:
+    if length < 48 or batch * n * n > _MOST_STARTS:
         return _run(evidence, start, stay, share)[0]
     size = math.isqrt(length)
     n_blocks = -(-length // size)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Union
 
 import torch
@@ -35,7 +34,7 @@ class Head:
     def __len__(self) -> int:
         return len(self.states)
 
-    def __getitem__(self, rows: slice) -> torch.Tensor:
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
         return self.apply(self.states[rows])
 
 
@@ -73,26 +72,63 @@ def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor
     """
     n = len(gates)
     size = min(n, _ROWS) if gates.device.type == "cpu" else n
-    edges = [*range(0, n, size), n]
-    inside = [_inside(rows, edges) for _, rows, _ in parts]
-    out, blocks = None, []
-    for block, (start, stop) in enumerate(pairwise(edges)):
-        here = []
-        for (i, rows, logits), within in zip(parts, inside, strict=True):
-            at = slice(within[block], within[block + 1])
-            if at.stop - at.start == stop - start:
-                here.append((i, None, logits[at]))
-            elif at.stop > at.start:
-                here.append((i, rows[at] - start, logits[at]))
-        fused = _mixture(here, gates[start:stop], mixing)
-        if fused.requires_grad or n == size:
-            blocks.append(fused)
+    out, found = None, []
+    for rows, here in _blocks(parts, n, size):
+        fused = _mixture(here, gates[rows], mixing)
+        if fused.requires_grad or len(fused) == n:
+            found.append((rows, fused))
             continue
         out = fused.new_empty(n, fused.shape[1]) if out is None else out
-        out[start:stop] = fused
+        if isinstance(rows, slice):
+            out[rows] = fused
+        else:
+            out.index_copy_(0, rows, fused)
     if out is not None:
         return out
-    return blocks[0] if n == size else torch.cat(blocks)
+    rows, fused = zip(*found, strict=True)
+    if isinstance(rows[0], slice):
+        return fused[0] if len(fused) == 1 else torch.cat(fused)
+    return torch.cat(fused)[torch.cat(rows).argsort()]
+
+
+def _blocks(
+    parts: list[Part], n: int, size: int
+) -> Iterator[tuple[slice | torch.Tensor, list[Part]]]:
+    """Rows to mix at a time, and the parts there; their rows count from the first of the block.
+
+    Rows at which one expert alone was asked go first, and those with more of them together: what
+    few experts say at a few rows here and there would otherwise be added up in many small pieces.
+    """
+    if all(rows is None for _, rows, _ in parts):
+        for start in range(0, n, size):
+            at = slice(start, min(start + size, n))
+            yield at, [(i, None, logits[at]) for i, _, logits in parts]
+        return
+    device = next(rows.device for _, rows, _ in parts if rows is not None)
+    every = torch.arange(n, device=device)
+    asked = [every if rows is None else rows for _, rows, _ in parts]
+    times = torch.bincount(torch.cat(asked), minlength=n)
+    several = (times > 1).nonzero()[:, 0]
+    place = torch.empty_like(every).index_copy(0, several, every[: len(several)])
+    shared = []
+    for (i, _, logits), rows in zip(parts, asked, strict=True):
+        alone = times[rows] == 1
+        single = alone.nonzero()[:, 0]
+        for start in range(0, len(single), size):
+            at = single[start : start + size]
+            yield rows[at], [(i, None, logits[at])]
+        at = (~alone).nonzero()[:, 0]
+        shared.append((i, place[rows[at]], logits, at))
+    for start in range(0, len(several), size):
+        stop = min(start + size, len(several))
+        edges = torch.tensor([start, stop], device=device)
+        here: list[Part] = []
+        for i, rows, logits, at in shared:
+            first, last = torch.searchsorted(rows, edges).tolist()
+            if last > first:
+                inside = None if last - first == stop - start else rows[first:last] - start
+                here.append((i, inside, logits[at[first:last]]))
+        yield several[start:stop], here
 
 
 def seen(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -102,15 +138,6 @@ def seen(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     pairs = zip(flat.split(size), wanted.split(size), strict=True)
     found = [(z.gather(-1, at) - z.logsumexp(-1, keepdim=True))[:, 0] for z, at in pairs]
     return torch.cat(found).view_as(tokens)
-
-
-def _inside(rows: torch.Tensor | None, edges: list[int]) -> list[int]:
-    """Where in an expert's rows the blocks begin, and where the last ends."""
-    if rows is None:
-        return edges
-    if len(edges) == 2:
-        return [0, len(rows)]
-    return torch.searchsorted(rows, torch.tensor(edges, device=rows.device)).tolist()
 
 
 def _mixture(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor:

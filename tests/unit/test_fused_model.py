@@ -10,7 +10,7 @@ from decoders import VOCAB
 from transformers import AutoModelForCausalLM, TextStreamer
 from transformers.cache_utils import DynamicCache
 
-from kalavai_helpers import fusion, routing
+from kalavai_helpers import fusion, mixing, routing
 from kalavai_helpers.trunk_router import TrunkRouter
 
 CLOSE = 1e-5
@@ -92,14 +92,34 @@ def test_a_specialist_that_never_left_the_base_shares_all_blocks():
 
 
 def test_probabilities_too_small_for_a_float_are_still_exact():
-    from kalavai_helpers import mixing
-
     logits = [torch.tensor([[0.0, -200.0, 3.0]]), torch.tensor([[0.0, -190.0, 1.0]])]
     found = mixing.combine(
         [(i, None, z) for i, z in enumerate(logits)], torch.tensor([[0.25, 0.75]]), "probability"
     )
     exact = sum(w * z.double().softmax(-1) for w, z in zip((0.25, 0.75), logits, strict=True)).log()
     assert torch.allclose(found.double(), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("n", [1, 3, 130, 400])
+def test_experts_asked_at_some_rows_are_mixed_there_and_nowhere_else(n, share):
+    """Whatever the blocks: the same sum, and gradients to every expert's logits."""
+    torch.manual_seed(n)
+    keep = torch.rand(n, 4) < share
+    keep[torch.arange(n), torch.randint(3, (n,))] = True  # the fourth is never needed alone
+    gates = torch.rand(n, 4).masked_fill(~keep, 0)
+    gates = gates / gates.sum(1, keepdim=True)
+    logits = torch.randn(4, n, 7)
+    exact = (gates.T[..., None] * logits.softmax(-1)).sum(0).log()
+    for wanted in (False, True):
+        rows = [keep[:, i].nonzero()[:, 0] for i in range(4)]
+        said = [logits[i, at].requires_grad_(wanted) for i, at in enumerate(rows)]
+        parts = [(i, at, z) for i, (at, z) in enumerate(zip(rows, said, strict=True)) if len(at)]
+        found = mixing.combine(parts, gates, "probability")
+        assert torch.allclose(found, exact, atol=1e-5)
+        if wanted:
+            found[:, 0].sum().backward()
+            assert all(z.grad.abs().sum() > 0 for _, _, z in parts)
 
 
 @pytest.mark.parametrize("family", decoders.FAMILIES)
