@@ -47,7 +47,7 @@ class Plan:
     experts: tuple[int, ...] = (2, 3, 5, 10, 20)
     epsilons: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     every_epsilon: tuple[int, ...] = (2, 3, 5, 10, 20)
-    repeats: int = 5
+    repeats: int = 7
     rows: int = 6
     documents: int = 12
     lengths: tuple[int, ...] = (128, 256, 512, 1024)
@@ -59,7 +59,7 @@ class Plan:
     router_steps: int = 500
     router_repeats: int = 3
     training_steps: int = 50
-    training_repeats: int = 4
+    training_repeats: int = 6
 
 
 FULL = Plan()
@@ -134,6 +134,8 @@ def measurements(tier: tiers.Tier, plan: Plan, source: str) -> Iterator[Measurem
     from . import bench_fused, bench_memory, bench_models, bench_routers, bench_training
     from .specialists import Cooperative
 
+    # First, in a process that holds nothing else, as a run trains.
+    yield from bench_training.measure(tier, plan)
     subject, text = bench_models.recorded_subject(plan.router_bytes, source)
     sizes = [(subject, plan)]
     if plan is FULL:
@@ -144,7 +146,6 @@ def measurements(tier: tiers.Tier, plan: Plan, source: str) -> Iterator[Measurem
     yield from bench_fused.lengths(subject, text, plan)
     for each, _ in sizes:
         yield from bench_memory.measure(each, plan)
-    yield from bench_training.measure(tier, plan)
     cooperative = Cooperative(tier, "builtin", bench_models.DOMAINS, SEED)
     yield from bench_routers.fits(cooperative, plan)
     yield from bench_routers.joining(cooperative, plan)

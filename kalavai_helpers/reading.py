@@ -251,9 +251,9 @@ class Reading:
     ) -> tuple:
         """Masks, positions and angles of the tokens from ``begin`` to ``end``."""
         types = self._types(name)
-        span = self._spans.get((begin, end)) if rows is None else None
-        # Trunk and branches may differ in their kinds of attention.
-        if span is None or set(types) - set(span[0]):
+        span = self._spans.get((begin, end))
+        # Trunk and branches may differ in their kinds of attention, and rows in their padding.
+        if span is None or set(types) - set(span[0]) or not (rows is None or self._alike(span)):
             positions = self.positions[:, begin - self.start : end - self.start]
             mask = self.mask if self.mask is None else self.mask[:, :end]
             if rows is not None:
@@ -264,6 +264,12 @@ class Reading:
             config = self.model.base_config
             made = architectures.masks(config, types, hidden, mask, given, cache)
             span = made, positions, self.model.rotary(hidden, position_ids=positions)
-            if rows is None:
+            if rows is None or self._alike(span):
                 self._spans[begin, end] = span
         return span
+
+    def _alike(self, span: tuple) -> bool:
+        """Whether masks and positions are those of any rows: no text is padded."""
+        masks, positions, _ = span
+        plain = self.mask is None and all(mask is None for mask in masks.values())
+        return plain and len(self.positions) == len(positions) == 1
