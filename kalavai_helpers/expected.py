@@ -27,7 +27,7 @@ FLOOR = 0.01
 """Relative room where repeated runs hardly differ, e.g. in the base's perplexity."""
 ROUNDING = 1e-6
 """Room for another processor's rounding of what is zero."""
-_TIMES = ("core-minutes", "s", "tokens/s")
+_TIMES = ("core-minutes", "s", "tokens/s", "x")
 
 
 def path(tier: str) -> Path:
@@ -62,8 +62,8 @@ def summarise(runs: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     -------
     dict
         By record name: ``value`` (mean), ``tolerance``, ``unit`` and ``runs`` of a number, or
-        ``words``, all that were seen, of a verdict. Times, and records that not every run has,
-        are left out.
+        ``words``, all that were seen, of a verdict. Times and their ratios, and records that not
+        every run has, are left out.
 
     Raises
     ------

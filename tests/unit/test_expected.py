@@ -54,6 +54,14 @@ def test_a_record_that_vanished_is_named():
     assert expected.differences(changed, expected.summarise(RUNS)) == ["01_x/gain was not recorded"]
 
 
+@pytest.mark.parametrize("unit", ["s", "tokens/s", "core-minutes", "x"])
+def test_times_and_their_ratios_are_not_expected_of_another_machine(unit):
+    runs = copy.deepcopy(RUNS)
+    for each in runs:
+        each["records"]["gain"]["unit"] = unit
+    assert "gain" not in expected.summarise(runs)
+
+
 def test_every_verdict_that_was_seen_is_allowed():
     runs = [*RUNS[1:], run(9, 7.75, "ambiguous")]
     assert expected.summarise(runs)["verdict_gain"] == {"words": ["ambiguous", "reproduced"]}
