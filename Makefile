@@ -60,11 +60,12 @@ expected: $(INSTALLED)  ## run every chapter with five seeds, keep the spread fo
 clean:  ## forget everything that was built, trained models included
 	rm -rf _build
 
-# Uncompiled: most of what is installed is never imported, and Python compiles the rest when it is.
+# pip would compile what it installs on one core. A few files are templates, which do not compile.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python %d.%d is too old, 3.11 or newer is needed: make book PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --no-compile --constraint constraints.txt --editable '.[book,test]'
+	$(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(EVAL_INSTALLED): $(INSTALLED)

@@ -75,7 +75,8 @@ def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor
     out, found = None, []
     for rows, here in _blocks(parts, n, size):
         fused = _mixture(here, gates[rows], mixing)
-        if fused.requires_grad or len(fused) == n:
+        # Where gradients are wanted, what is written into would have to be kept once a block.
+        if torch.is_grad_enabled() or len(fused) == n:
             found.append((rows, fused))
             continue
         out = fused.new_empty(n, fused.shape[1]) if out is None else out
