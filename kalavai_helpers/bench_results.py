@@ -73,8 +73,9 @@ def caption(run: dict[str, Any]) -> str:
     """Where and when it was measured, and on what."""
     machine = run["machine"]
     batch = next(row["where"]["batch"] for row in run["measurements"] if row["part"] == "forward")
+    text = "builtin text" if run["corpora"] == "builtin" else "held-out real text"
     return (
         f"Recorded {run['date']}: {machine['processor']}, {machine['threads']} threads, device "
-        f"{run['device']}, torch {run['environment']['torch']}; {batch} documents a batch, text: "
-        f"{run['corpora']}. {run['note']}"
+        f"{run['device']}, torch {run['environment']['torch']}; {batch} documents a batch, {text}. "
+        f"{run['note']}"
     )

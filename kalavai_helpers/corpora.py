@@ -182,15 +182,17 @@ def _parse(spec: str) -> tuple[str, Path]:
     return kind, Path(path)
 
 
+@lru_cache(maxsize=1)
+def _builtin_key() -> str:
+    """Fingerprint of all that makes the builtin text; asked once, since it reads all metadata."""
+    # Documentation of any installed package may be part of the text.
+    installed = sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions())
+    return artifacts.fingerprint(artifacts.code_digest(BUILTIN_MODULES), sys.version, installed)
+
+
 def _cached_builtin(domain: str) -> list[tuple[str, str]]:
     # Generating takes seconds (parsing docstrings of installed packages): keep the result.
-    key = artifacts.fingerprint(
-        artifacts.code_digest(name for name in BUILTIN_MODULES),
-        sys.version,
-        # Documentation of any installed package may be part of the text.
-        sorted(f"{d.name} {d.version}" for d in importlib.metadata.distributions()),
-    )
-    path = artifacts.store() / "text" / f"builtin-{domain}-{key}.json"
+    path = artifacts.store() / "text" / f"builtin-{domain}-{_builtin_key()}.json"
     pairs = artifacts.read_json(path)
     if pairs is None:
         pairs = builtin_text.DOMAINS[domain]()
