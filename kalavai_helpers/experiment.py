@@ -5,7 +5,7 @@ Each part is read from the store where it is there, so that chapters can share a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,13 +118,8 @@ def run_all(cooperatives: Sequence[Cooperative]) -> list[Experiment]:
     parts = [partial(_pooled, cooperative) for cooperative in fresh]
     parts += [partial(ledger.build, c, role) for role in ("heldout", "router") for c in fresh]
     for tasks in parts, [partial(run, cooperative) for cooperative in fresh]:
-        parallel.side_by_side([partial(_leave, task) for task in tasks])
+        parallel.leave_in_store(tasks)
     return [run(cooperative) for cooperative in cooperatives]
-
-
-def _leave(task: Callable[[], object]) -> None:
-    """Leave what a task makes in the store; nothing travels back."""
-    task()
 
 
 def _evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 Found = TypeVar("Found")
@@ -27,6 +28,15 @@ def side_by_side(tasks: Sequence[Callable[[], Found]]) -> list[Found]:
         # A worker that has grown is replaced between two tasks, which is nothing to warn of.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         return parallel(delayed(_single_threaded)(task) for task in tasks)
+
+
+def leave_in_store(tasks: Sequence[Callable[[], object]]) -> None:
+    """Run tasks side by side for what they leave in the store; nothing travels back."""
+    side_by_side([partial(_leave, task) for task in tasks])
+
+
+def _leave(task: Callable[[], object]) -> None:
+    task()
 
 
 def _single_threaded(task: Callable[[], Found]) -> Found:

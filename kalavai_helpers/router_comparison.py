@@ -137,7 +137,7 @@ def compare(
     if len({cooperative.domains for cooperative in cooperatives}) != 1:
         raise ValueError("Compare routers on cooperatives of the same domains")
     # What all parts of a cooperative read is left in the store first.
-    parallel.side_by_side([partial(_prepare, c, r) for c in cooperatives for r in ROLES])
+    parallel.leave_in_store([partial(read, c, role) for c in cooperatives for role in ROLES])
     jobs = [partial(_judged, c, fits) for c in cooperatives]
     jobs += [partial(_fold, c, fits, k, folds) for c in cooperatives for k in range(folds)]
     found = parallel.side_by_side(jobs)
@@ -151,10 +151,6 @@ def compare(
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
     table = table.sort_values("chosen_by")
     return Comparison(table, table.index[0])
-
-
-def _prepare(cooperative: Cooperative, role: str) -> None:
-    read(cooperative, role)
 
 
 def _judged(cooperative: Cooperative, fits: Mapping[str, Fit]) -> Losses:
