@@ -63,8 +63,9 @@ class Plan:
 
 
 FULL = Plan()
-LARGER = replace(FULL, every_epsilon=(), repeats=4, documents=6, new_tokens=32)
-"""What is measured of the larger model, in a full run."""
+_FEWER = replace(FULL, every_epsilon=(), repeats=4, documents=6, new_tokens=32)
+LARGER = {(320, 8): _FEWER, (640, 16): replace(_FEWER, experts=(3,), repeats=5)}
+"""Width and blocks of larger models, and what is measured of them in a full run."""
 QUICK = Plan(
     experts=(3,),
     epsilons=(0.01,),
@@ -139,13 +140,13 @@ def measurements(tier: tiers.Tier, plan: Plan, source: str) -> Iterator[Measurem
     subject, text = bench_models.recorded_subject(plan.router_bytes, source)
     sizes = [(subject, plan)]
     if plan is FULL:
-        sizes.append((bench_models.larger(subject), LARGER))
+        sizes += [(bench_models.larger(subject, *size), its) for size, its in LARGER.items()]
     for each, its in sizes:
         yield from bench_fused.forward(each, text, its)
         yield from bench_fused.generation(each, text, its)
     yield from bench_fused.lengths(subject, text, plan)
-    for each, _ in sizes:
-        yield from bench_memory.measure(each, plan)
+    for each, its in sizes:
+        yield from bench_memory.measure(each, its)
     cooperative = Cooperative(tier, "builtin", bench_models.DOMAINS, SEED)
     yield from bench_routers.fits(cooperative, plan)
     yield from bench_routers.joining(cooperative, plan)

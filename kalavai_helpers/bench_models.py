@@ -1,4 +1,4 @@
-"""What is timed: models of two sizes with any number of experts, and documents to read."""
+"""What is timed: models of several sizes with any number of experts, and documents to read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOMAINS = corpora.MAIN_DOMAINS
 LENGTH = 512
 NOTE = (
     "Three experts, their trunk and tokenizer are the recorded laptop model's, in float32, in the "
-    "size it has; weights of the larger size are random. Further experts are placeholders: copies "
+    "size it has; weights of larger sizes are random. Further experts are placeholders: copies "
     "whose evidence falls behind the original's, a token, by what separates the best of the three "
     "from the second best. No expert was trained on the text that is read: documents of the "
     "builtin corpora, unlike all that they know, or held-out documents of the source named. A "
@@ -208,17 +208,18 @@ def recorded_subject(router_bytes: int, source: str = "builtin") -> tuple[Subjec
     return Subject(base, whole, frozen, True, fitting, states, tokens), text
 
 
-def larger(subject: Subject) -> Subject:
-    """Twice as wide, two blocks deeper, half of it frozen; random weights.
+def larger(subject: Subject, width: int, n_layers: int) -> Subject:
+    """A model of another size, half of it frozen; random weights, heads of 32.
 
     Its router goes by the tokens alone, as the recorded model's ledger has it: states of a random
     trunk say nothing.
     """
-    tier = replace(tiers.get("laptop"), hidden_size=320, n_layers=8, n_heads=10)
+    tier = tiers.get("laptop")
+    tier = replace(tier, hidden_size=width, n_layers=n_layers, n_heads=width // 32)
     base = models.new_base(tier, subject.base.config.vocab_size, seed=0).to(device())
-    states = torch.zeros(len(subject.tokens), tier.hidden_size)
+    states = torch.zeros(len(subject.tokens), width)
     specialists = dict.fromkeys(DOMAINS, base)
-    return Subject(base, specialists, 4, False, subject.fitting, states, subject.tokens)
+    return Subject(base, specialists, n_layers // 2, False, subject.fitting, states, subject.tokens)
 
 
 def _whole(fused: fusion.FusedForCausalLM, name: str) -> PreTrainedModel:

@@ -6,8 +6,9 @@ import math
 
 import torch
 
-_IMPOSSIBLE = -1e9
-"""Log of zero that keeps gradients finite."""
+_LEAST = -300.0
+"""Log of the smallest likelihood beside the largest: of what is less, nothing is left to see, and
+quotients of it stay finite."""
 _MOST_STARTS = 1024
 """Sequences · experts² up to which blocks side by side are faster than token by token, on a CPU."""
 
@@ -34,44 +35,49 @@ def fixed_share(
     -----
     The filter is sequential, but linear before it is normalised: a long text is cut into about
     √T blocks that run side by side from every expert they may start with, and are joined after.
+    No weight is below α / N, so that all of it can be done on probabilities.
     """
     evidence = evidence.double()
     batch, length, n = evidence.shape
     if start is None:
         start = evidence.new_full((batch, n), -math.log(n))
-    stay = math.log1p(-alpha)
-    share = evidence.new_tensor(math.log(alpha / n) if alpha else _IMPOSSIBLE)
+    if not alpha:
+        return (start[:, None] + evidence.cumsum(1)).log_softmax(-1)
+    weight, likelihood = start.exp(), _beside_the_largest(evidence)
     if length < 48 or batch * n * n > _MOST_STARTS:
-        return _run(evidence, start, stay, share)[0]
+        return _run(likelihood, weight, alpha)[0].log()
     size = math.isqrt(length)
     n_blocks = -(-length // size)
-    padded = torch.nn.functional.pad(evidence, (0, 0, 0, n_blocks * size - length))
-    blocks = padded.view(batch * n_blocks, 1, size, n).expand(-1, n, -1, -1)
-    certain = torch.full((n, n), _IMPOSSIBLE, dtype=torch.float64, device=evidence.device)
-    certain = certain.fill_diagonal_(0).expand(batch * n_blocks, n, n)
-    weights, totals = _run(blocks.flatten(0, 1), certain.flatten(0, 1), stay, share)
+    padded = torch.nn.functional.pad(likelihood, (0, 0, 0, n_blocks * size - length), value=1.0)
+    blocks = padded.view(batch * n_blocks, 1, size, n).expand(-1, n, -1, -1).flatten(0, 1)
+    certain = torch.eye(n, dtype=torch.float64, device=evidence.device)
+    weights, totals = _run(blocks, certain.repeat(batch * n_blocks, 1), alpha)
     weights = weights.view(batch, n_blocks, n, size, n)
-    totals = totals.view(batch, n_blocks, n, size, 1)
+    totals = totals.view(batch, n_blocks, n, size).log().cumsum(-1)
     # Posterior of the start of a block, given the block up to a token, weighs the runs from it.
-    ends, seen = weights[..., -1, :], totals[..., -1, :]
-    starts = [start]
+    ends, seen = weights[..., -1, :].unbind(1), _beside_the_largest(totals[..., -1]).unbind(1)
+    starts = [weight]
     for block in range(n_blocks - 1):
-        joint = (starts[-1][..., None] + seen[:, block]).log_softmax(1)
-        starts.append((joint + ends[:, block]).logsumexp(1))
-    joint = torch.stack(starts, 1)[..., None, None] + totals
-    return (joint.log_softmax(2) + weights).logsumexp(2).flatten(1, 2)[:, :length]
+        joint = ((starts[-1] * seen[block])[:, None] @ ends[block])[:, 0]
+        starts.append(joint / joint.sum(-1, keepdim=True))
+    joint = (torch.stack(starts, 1).log()[..., None] + totals).softmax(2)
+    return (joint[..., None] * weights).sum(2).log().flatten(1, 2)[:, :length]
+
+
+def _beside_the_largest(logs: torch.Tensor) -> torch.Tensor:
+    return (logs - logs.detach().amax(-1, keepdim=True)).clamp_min(_LEAST).exp()
 
 
 def _run(
-    evidence: torch.Tensor, weight: torch.Tensor, stay: float, share: torch.Tensor
+    likelihood: torch.Tensor, weight: torch.Tensor, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Filter token by token: log-weights (B, T, N) and log-evidence so far (B, T)."""
-    weights, totals, total = [], [], 0.0
-    for t in range(evidence.shape[1]):
-        joint = weight + evidence[:, t]
-        found = joint.logsumexp(-1, keepdim=True)
-        total = total + found
-        weight = torch.logaddexp(joint - found + stay, share)
+    """Filter token by token: weights (B, T, N), and likelihood (B, T) of each token before it."""
+    share = likelihood.new_tensor(alpha / likelihood.shape[-1])
+    weights, totals = [], []
+    for each in likelihood.transpose(0, 1).contiguous():
+        joint = weight * each
+        total = joint.sum(-1, keepdim=True)
+        weight = torch.addcdiv(share, joint, total, value=1 - alpha)
         weights.append(weight)
-        totals.append(total[:, 0])
-    return torch.stack(weights, 1), torch.stack(totals, 1)
+        totals.append(total)
+    return torch.stack(weights, 1), torch.cat(totals, 1)

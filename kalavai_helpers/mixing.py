@@ -72,24 +72,21 @@ def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor
     """
     n = len(gates)
     size = min(n, _ROWS) if gates.device.type == "cpu" else n
-    out, found = None, []
-    for rows, here in _blocks(parts, n, size):
-        fused = _mixture(here, gates[rows], mixing)
-        # Where gradients are wanted, what is written into would have to be kept once a block.
-        if torch.is_grad_enabled() or len(fused) == n:
-            found.append((rows, fused))
-            continue
-        out = fused.new_empty(n, fused.shape[1]) if out is None else out
+    blocks = _blocks(parts, n, size)
+    if torch.is_grad_enabled():  # what is written into would have to be kept once a block
+        every, found = torch.arange(n, device=gates.device), []
+        for rows, here in blocks:
+            found.append((every[rows], _mixture(here, gates[rows], mixing)))
+        rows, fused = map(torch.cat, zip(*found, strict=True))
+        return fused if torch.equal(rows, every) else fused[rows.argsort()]
+    out = None
+    for rows, here in blocks:
+        out = here[0][2].new_empty(n, here[0][2].shape[1]) if out is None else out
         if isinstance(rows, slice):
-            out[rows] = fused
+            _mixture(here, gates[rows], mixing, out[rows])
         else:
-            out.index_copy_(0, rows, fused)
-    if out is not None:
-        return out
-    rows, fused = zip(*found, strict=True)
-    if isinstance(rows[0], slice):
-        return fused[0] if len(fused) == 1 else torch.cat(fused)
-    return torch.cat(fused)[torch.cat(rows).argsort()]
+            out.index_copy_(0, rows, _mixture(here, gates[rows], mixing))
+    return out
 
 
 def _blocks(
@@ -100,7 +97,7 @@ def _blocks(
     Rows at which one expert alone was asked go first, and those with more of them together: what
     few experts say at a few rows here and there would otherwise be added up in many small pieces.
     """
-    if all(rows is None for _, rows, _ in parts):
+    if all(rows is None or len(rows) == n for _, rows, _ in parts):
         for start in range(0, n, size):
             at = slice(start, min(start + size, n))
             yield at, [(i, None, logits[at]) for i, _, logits in parts]
@@ -115,9 +112,8 @@ def _blocks(
     for (i, _, logits), rows in zip(parts, asked, strict=True):
         alone = times[rows] == 1
         single = alone.nonzero()[:, 0]
-        for start in range(0, len(single), size):
-            at = single[start : start + size]
-            yield rows[at], [(i, None, logits[at])]
+        for at in _pieces(single, rows[single], size):
+            yield _consecutive(rows[at]), [(i, None, logits[at])]
         at = (~alone).nonzero()[:, 0]
         shared.append((i, place[rows[at]], logits, at))
     for start in range(0, len(several), size):
@@ -132,6 +128,23 @@ def _blocks(
         yield several[start:stop], here
 
 
+def _pieces(items: torch.Tensor, rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Items in pieces of ``size`` at most; long runs of consecutive rows share none with others."""
+    if len(rows):
+        starts = rows.diff(prepend=rows[:1] - 2) != 1
+        run = starts.cumsum(0) - 1
+        long = torch.bincount(run)[run] >= size
+        cuts = (starts & (long | long.roll(1)))[1:].nonzero()[:, 0] + 1
+        for piece in items.tensor_split(cuts.tolist()):
+            yield from piece.split(size)
+
+
+def _consecutive(rows: torch.Tensor) -> slice | torch.Tensor:
+    """Ascending rows as a slice where there is none between them, so that it can be written to."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first == len(rows) - 1 else rows
+
+
 def seen(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probability (B, T) of tokens (B, T), from logits (B, T, V); in blocks, as above."""
     flat, wanted = logits.flatten(0, 1), tokens.flatten()[:, None]
@@ -141,11 +154,15 @@ def seen(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return torch.cat(found).view_as(tokens)
 
 
-def _mixture(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor:
+def _mixture(
+    parts: list[Part], gates: torch.Tensor, mixing: str, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Fused log-probabilities at some rows, written into ``out`` where it is given."""
     if mixing == "logit":
-        return sum(gates[:, i, None] * logits for i, _, logits in parts).log_softmax(-1)
+        fused = sum(gates[:, i, None] * logits for i, _, logits in parts)
+        return torch.log_softmax(fused, -1, out=out)
     if len(parts) == 1:
-        return parts[0][2].log_softmax(-1)
+        return torch.log_softmax(parts[0][2], -1, out=out)
     mean = gates.new_zeros(len(gates), parts[0][2].shape[1])
     for i, rows, logits in parts:
         if rows is None:
@@ -153,14 +170,14 @@ def _mixture(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tenso
         else:
             mean.index_add_(0, rows, logits.softmax(-1) * gates[rows, i, None])
     if mean.amin() > _UNDERFLOW:
-        return mean.log()
+        return torch.log(mean, out=out)
     mixed = torch.full_like(mean, -torch.inf)
     every = torch.arange(len(gates), device=gates.device)
     for i, rows, logits in parts:
         rows = every if rows is None else rows
         weighed = logits.log_softmax(-1) + gates[rows, i, None].clamp_min(_UNDERFLOW).log()
         mixed = mixed.index_copy(0, rows, torch.logaddexp(mixed[rows], weighed))
-    return mixed
+    return mixed if out is None else out.copy_(mixed)
 
 
 def loss(

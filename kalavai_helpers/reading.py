@@ -251,7 +251,7 @@ class Reading:
     ) -> tuple:
         """Masks, positions and angles of the tokens from ``begin`` to ``end``."""
         types = self._types(name)
-        span = self._spans.get((begin, end))
+        span = self._spans.get((begin, end)) or self._cut(begin, end)
         # Trunk and branches may differ in their kinds of attention, and rows in their padding.
         if span is None or set(types) - set(span[0]) or not (rows is None or self._alike(span)):
             positions = self.positions[:, begin - self.start : end - self.start]
@@ -267,6 +267,15 @@ class Reading:
             if rows is None or self._alike(span):
                 self._spans[begin, end] = span
         return span
+
+    def _cut(self, begin: int, end: int) -> tuple | None:
+        """The beginning of what all texts share, where there is no cache."""
+        whole = self._spans.get((begin, self.total))
+        if self.cache is not None or whole is None or not self._alike(whole):
+            return None
+        masks, positions, angles = whole
+        length = end - begin
+        return masks, positions[:, :length], tuple(angle[:, :length] for angle in angles)
 
     def _alike(self, span: tuple) -> bool:
         """Whether masks and positions are those of any rows: no text is padded."""

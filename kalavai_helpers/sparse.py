@@ -42,10 +42,11 @@ def runs(last: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
     Rows whose needs are within a factor of two go together, so that an expert that is needed for
     the first tokens of many documents and for all of one does not read all of all.
     """
-    # Lengths up to 32 cost about the same.
-    octave = (last.clamp_min(32) - 1).double().log2().floor()
-    found = []
-    for value in octave[last > 0].unique():
-        rows = ((octave == value) & (last > 0)).nonzero()[:, 0]
-        found.append((rows, int(last[rows].max())))
-    return found
+    needed, groups = last.tolist(), {}
+    for row, end in enumerate(needed):
+        if end:  # lengths up to 32 cost about the same
+            groups.setdefault((max(end, 32) - 1).bit_length(), []).append(row)
+    return [
+        (torch.tensor(rows, device=last.device), max(needed[row] for row in rows))
+        for _, rows in sorted(groups.items())
+    ]

@@ -101,12 +101,13 @@ def test_probabilities_too_small_for_a_float_are_still_exact():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("n", [1, 3, 130, 400])
-def test_experts_asked_at_some_rows_are_mixed_there_and_nowhere_else(n, share):
+@pytest.mark.parametrize(("n", "run"), [(1, 1), (3, 1), (130, 1), (400, 1), (900, 150)])
+def test_experts_asked_at_some_rows_are_mixed_there_and_nowhere_else(n, run, share):
     """Whatever the blocks: the same sum, and gradients to every expert's logits."""
     torch.manual_seed(n)
-    keep = torch.rand(n, 4) < share
-    keep[torch.arange(n), torch.randint(3, (n,))] = True  # the fourth is never needed alone
+    keep = (torch.rand(n, 4) < share) & (torch.arange(n) % run < 20)[:, None]
+    needed = torch.randint(3, (n // run,)).repeat_interleave(run)
+    keep[torch.arange(n), needed] = True  # the fourth is never needed alone
     gates = torch.rand(n, 4).masked_fill(~keep, 0)
     gates = gates / gates.sum(1, keepdim=True)
     logits = torch.randn(4, n, 7)
