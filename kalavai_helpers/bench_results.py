@@ -49,6 +49,30 @@ def forward(run: dict[str, Any]) -> pd.DataFrame:
     return table[[*columns, "share_read", "bound_max", "loss_change_pct"]].reset_index(drop=True)
 
 
+def lines(run: dict[str, Any], part: str, along: str) -> list[dict[str, Any]]:
+    """Ratios of a part for the smaller model, one line a condition, with their quartiles.
+
+    ``along`` is what was varied, ``experts`` or ``tokens``; of several batches the largest is
+    taken. For :func:`kalavai_helpers.figure_curves.curves`.
+    """
+    table = frame(run, part)
+    table = table[(table.unit == "×") & (table.width == table.width.min())].sort_values(along)
+    if "batch" in table:
+        table = table[table.batch == table.batch.max()]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_dict("records"):
+        epsilon = row.get("epsilon")
+        name = part if epsilon is None else f"ε = {epsilon:g}" if epsilon else "dense"
+        if epsilon and "documents" in row:
+            name += f", {row['documents']}"
+        found.setdefault(name, []).append(row)
+    sides = {"x": along, "y": "median", "low": "low", "high": "high"}
+    return [
+        {"name": name, **{side: [row[of] for row in rows] for side, of in sides.items()}}
+        for name, rows in found.items()
+    ]
+
+
 def bars(run: dict[str, Any]) -> pd.DataFrame:
     """What was to be reached, what was reached, and whether that is enough."""
     rows = [

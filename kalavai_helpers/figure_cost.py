@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from .figure_curves import bars
 from .figure_style import NEUTRAL, SYMBOLS, colour_of, styled
@@ -15,9 +16,9 @@ NEAREST = 6
 
 
 def cost(table: pd.DataFrame) -> go.Figure:
-    """Draw time over that of one specialist against the number of experts.
+    """Draw time over that of one specialist: above against N at one ε, below against ε at one N.
 
-    One slider sets ε, another marks a number of experts.
+    A slider below each of the two sets the ε, or the N, that it is drawn for.
 
     Parameters
     ----------
@@ -26,58 +27,79 @@ def cost(table: pd.DataFrame) -> go.Figure:
         ``switching``), ``ratio`` (times), ``bound_max`` and ``loss_change_pct``; one row a
         measurement.
     """
-    dense = table[table.epsilon == 0].sort_values("experts")
-    epsilons = sorted(e for e in table.epsilon.unique() if e > 0)
-    first = 0.01 if 0.01 in epsilons else epsilons[0]
-    counts = sorted(table.experts.unique())
-    fig = go.Figure()
+    dense = table[table.epsilon == 0].set_index("experts").ratio.sort_index()
+    kept = table[table.epsilon > 0]
+    epsilons, counts = sorted(kept.epsilon.unique()), sorted(kept.experts.unique())
+    epsilon = 0.01 if 0.01 in epsilons else epsilons[0]
+    count = 3 if 3 in counts else counts[0]
+    fig = make_subplots(rows=2, cols=1, row_heights=[0.55, 0.45], vertical_spacing=0.3)
     fig.add_scatter(
-        x=counts,
-        y=counts,
+        x=dense.index,
+        y=dense.index,
         name="separate models",
         mode="lines",
         line={"color": NEUTRAL, "dash": "dot", "width": 1.5},
         hovertemplate="%{y:.0f} models<extra></extra>",
     )
     fig.add_scatter(
-        x=dense.experts,
-        y=dense.ratio,
+        x=dense.index,
+        y=dense,
         name="dense",
         mode="lines+markers",
         line={"color": NEUTRAL, "width": 2},
         hovertemplate="N = %{x}, dense: %{y:.2f} times<extra></extra>",
     )
-    for index, kind in enumerate(_KINDS):
-        fig.add_scatter(
-            name=f"ε, {kind}",
-            mode="lines+markers",
-            marker={"size": 9, "symbol": SYMBOLS[index]},
-            line={"color": colour_of(kind, index), "width": 2},
-            hovertemplate=f"N = %{{x}}, {kind}: %{{y:.2f}} times<br>largest promised change "
-            "%{customdata[0]:.4f}<br>loss %{customdata[1]:+.4f} %<extra></extra>",
-            **_curve(table, first, kind),
-        )
-    steps = []
-    for epsilon in epsilons:
-        found = [_curve(table, epsilon, kind) for kind in _KINDS]
-        data = {key: [curve[key] for curve in found] for key in found[0]}
-        steps.append({"label": f"{epsilon:g}", "method": "restyle", "args": [data, [2, 3]]})
-    marks = [
-        {"label": str(n), "method": "relayout", "args": [{"shapes[0].x0": n, "shapes[0].x1": n}]}
-        for n in counts
-    ]
-    marked = 3 if 3 in counts else counts[0]
-    fig.add_vline(x=marked, line={"color": NEUTRAL, "width": 1, "dash": "dash"})
-    styled(fig, "")
-    fig.update_xaxes(title_text="specialists N", type="log", tickvals=counts, ticktext=counts)
-    ticks = [n for n in (1, 2, 3, 5, 10, 20) if n <= max(counts)]
-    fig.update_yaxes(
-        title_text="time, one specialist = 1", type="log", tickvals=ticks, ticktext=ticks
+    by_count = [_curve(kept[kept.epsilon == epsilon], "experts", kind) for kind in _KINDS]
+    by_epsilon = [_curve(kept[kept.experts == count], "epsilon", kind) for kind in _KINDS]
+    for row, (curves, of) in enumerate(((by_count, "N"), (by_epsilon, "ε")), 1):
+        for index, (kind, curve) in enumerate(zip(_KINDS, curves, strict=True)):
+            fig.add_scatter(
+                name=f"under ε, {kind}",
+                legendgroup=kind,
+                showlegend=row == 1,
+                mode="lines+markers",
+                marker={"size": 9, "symbol": SYMBOLS[index]},
+                line={"color": colour_of(kind, index), "width": 2},
+                hovertemplate=f"{of} = %{{x}}, {kind}: %{{y:.2f}} times<br>largest change promised "
+                "%{customdata[0]:.4f}<br>loss %{customdata[1]:+.4f} %<extra></extra>",
+                row=row,
+                col=1,
+                **curve,
+            )
+    fig.add_scatter(
+        **_level(epsilons, dense[count]),
+        showlegend=False,
+        mode="lines",
+        line={"color": NEUTRAL, "width": 2},
+        hovertemplate="dense: %{y:.2f} times<extra></extra>",
+        row=2,
+        col=1,
     )
-    fig.update_yaxes(range=np.log10([0.8, 1.2 * max(counts)]).tolist())
+    above = [
+        _step(f"{e:g}", [_curve(kept[kept.epsilon == e], "experts", k) for k in _KINDS], [2, 3])
+        for e in epsilons
+    ]
+    below = []
+    for n in counts:
+        curves = [_curve(kept[kept.experts == n], "epsilon", k) for k in _KINDS]
+        step = _step(str(n), [*curves, _level(epsilons, dense[n])], [4, 5, 6])
+        step["args"][1] = {"yaxis2.range": _range(dense[n])}
+        below.append(step)
+    styled(fig, "")
+    ticks = [n for n in (1, 2, 3, 5, 10, 20) if n <= dense.index.max()]
+    fig.update_xaxes(title_text="specialists N", tickvals=counts, ticktext=counts, row=1)
+    fig.update_xaxes(
+        title_text="ε, the change promised at most", tickvals=epsilons, ticktext=epsilons, row=2
+    )
+    fig.update_xaxes(type="log")
+    limits = np.log10([0.8, 1.2 * dense.index.max()]).tolist()
+    fig.update_yaxes(type="log", tickvals=ticks, ticktext=ticks, range=limits, row=1)
+    fig.update_yaxes(range=_range(dense[count]), row=2)
+    fig.update_yaxes(title_text="time, one specialist = 1")
+    bottom = fig.layout.yaxis.domain[0]
     sliders = [
-        _slider("ε = ", steps, epsilons.index(first), 0.0),
-        _slider("N = ", marks, counts.index(marked), 0.5),
+        _slider("ε = ", above, epsilons.index(epsilon), bottom),
+        _slider("N = ", below, counts.index(count), 0.0),
     ]
     legend = {"yref": "paper", "y": 1.02, "yanchor": "bottom"}
     return fig.update_layout(sliders=sliders, legend=legend, margin={"t": 70, "b": 110})
@@ -143,23 +165,39 @@ def against_oracle(table: pd.DataFrame) -> go.Figure:
     )
 
 
-def _curve(table: pd.DataFrame, epsilon: float, kind: str) -> dict[str, list]:
-    rows = table[(table.epsilon == epsilon) & (table.documents == kind)].sort_values("experts")
+def _curve(table: pd.DataFrame, along: str, kind: str) -> dict[str, list]:
+    rows = table[table.documents == kind].sort_values(along)
     return {
-        "x": rows.experts.tolist(),
+        "x": rows[along].tolist(),
         "y": rows.ratio.tolist(),
         "customdata": rows[["bound_max", "loss_change_pct"]].to_numpy().tolist(),
     }
 
 
-def _slider(prefix: str, steps: list[dict], active: int, left: float) -> dict:
+def _level(across: list[float], value: float) -> dict[str, list]:
+    return {"x": [across[0], across[-1]], "y": [value, value]}
+
+
+def _range(dense: float) -> list[float]:
+    return [0.8, 1.05 * dense]
+
+
+def _step(label: str, curves: list[dict], traces: list[int]) -> dict:
+    """A slider's step that gives traces other data."""
+    data = {key: [curve.get(key) for curve in curves] for key in curves[0]}
+    return {"label": label, "method": "update", "args": [data, {}, traces]}
+
+
+def _slider(prefix: str, steps: list[dict], active: int, bottom: float) -> dict:
     return {
         "steps": steps,
         "active": active,
         "currentvalue": {"prefix": prefix},
-        "pad": {"t": 60},
-        "x": left,
-        "len": 0.45,
+        "pad": {"t": 55},
+        "y": bottom,
+        "yanchor": "top",
+        "x": 0.0,
+        "len": 1.0,
         "ticklen": 0,
         "font": {"size": 11},
     }

@@ -27,7 +27,6 @@ from .fused_cache import FusedCache
 from .fused_config import FusedConfig, FusedOutput
 from .fusion_checks import FusionError
 from .ledger import compact
-from .mixing import ExpertOutput
 from .reading import Reading
 from .specialists import BASE
 
@@ -161,34 +160,10 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
             expert_log_probs=seen,
         )
 
-    def run_experts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> ExpertOutput:
-        """Every expert's prediction at every position, for scoring under several gates."""
-        text = Reading(self, input_ids, attention_mask, None, None)
-        states = torch.stack([text.branch(name)[0] for name in self.config.experts], 2)
-        experts = enumerate(self.config.experts)
-        logits = torch.stack([text.head(name, states[:, :, i]) for i, name in experts], 2)
-        log_probs = logits.log_softmax(-1)
-        following = input_ids[:, 1:, None, None].expand(-1, -1, logits.shape[2], 1)
-        seen = log_probs[:, :-1].gather(-1, following)[..., 0]
-        return ExpertOutput(logits, log_probs, seen, self._features(text, states), input_ids)
-
-    def route(
-        self, experts: ExpertOutput, attention_mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Gates (B, T, N) of the router, from :meth:`run_experts`."""
-        real, seen = None, experts.seen
-        if attention_mask is not None:
-            real = attention_mask.bool()
-            seen = seen * (real[:, 1:] & real[:, :-1])[..., None]
-        arrived = torch.nn.functional.pad(seen, (0, 0, 1, 0))
-        return self.router.resume(experts.features, arrived, {}, real, experts.tokens)[0]
-
     def _gates(
         self, text: Reading, arrived: torch.Tensor | None, states: torch.Tensor | None
     ) -> torch.Tensor:
-        features = self._features(text, states)
+        features = self.router_features(text, states)
         if arrived is None:
             shape = (*text.ids.shape, len(self.config.experts))
             arrived = torch.zeros(shape, device=text.ids.device)
@@ -199,7 +174,8 @@ class FusedForCausalLM(PreTrainedModel, GenerationMixin):
                 text.cache.remember(f"router.{name}", tensor)
         return gates.to(torch.promote_types(self.dtype, torch.float32))
 
-    def _features(self, text: Reading, states: torch.Tensor | None) -> torch.Tensor | None:
+    def router_features(self, text: Reading, states: torch.Tensor | None) -> torch.Tensor | None:
+        """What the router reads (B, T, F); ``states`` (B, T, N, d) are those of all experts."""
         reads = self.router.reads
         if reads == "base":
             if BASE not in self.branches:

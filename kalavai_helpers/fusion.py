@@ -12,7 +12,7 @@ from . import fusion_checks, routing
 from .fused_config import FusedConfig, FusedOutput
 from .fused_model import FusedForCausalLM
 from .fusion_checks import FusionError, IncompleteModelError
-from .mixing import MIXING, ExpertOutput, mix
+from .mixing import MIXING
 from .specialists import BASE
 
 if TYPE_CHECKING:
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MIXING",
-    "ExpertOutput",
     "FusedConfig",
     "FusedForCausalLM",
     "FusedOutput",
     "FusionError",
     "IncompleteModelError",
     "fuse",
-    "mix",
 ]
 
 

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from .packing import IGNORE
-from .routing import fuse_log_probs
 
 MIXING = ("probability", "logit")
 _UNDERFLOW = 1e-30
@@ -36,28 +35,6 @@ class Head:
 
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
         return self.apply(self.states[rows])
-
-
-@dataclass
-class ExpertOutput:
-    """What the experts say of a batch, before any router.
-
-    ``logits`` and ``log_probs`` (B, T, N, V); ``seen`` (B, T - 1, N): log-probability of the
-    token that followed; ``features`` (B, T, F) and ``tokens`` (B, T): what the router reads.
-    """
-
-    logits: torch.Tensor
-    log_probs: torch.Tensor
-    seen: torch.Tensor
-    features: torch.Tensor | None
-    tokens: torch.Tensor | None = None
-
-
-def mix(gates: torch.Tensor, experts: ExpertOutput, mixing: str) -> torch.Tensor:
-    """Fused log-probabilities (..., V) from gates (..., N) and the experts' predictions."""
-    if mixing == "probability":
-        return fuse_log_probs(gates[..., None, :], experts.log_probs.transpose(-1, -2))
-    return (gates[..., None] * experts.logits).sum(-2).log_softmax(-1)
 
 
 def combine(parts: list[Part], gates: torch.Tensor, mixing: str) -> torch.Tensor:

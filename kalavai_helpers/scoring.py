@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from . import progress, routing
-from .fusion import ExpertOutput, FusedForCausalLM, fuse, mix
+from .fusion import FusedForCausalLM, fuse
 from .packing import END, IGNORE, Chunks, Windows
+from .reading import Reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,15 +79,15 @@ def score(
         targets = torch.from_numpy(windows.targets[rows]).to(device)
         real = targets != IGNORE
         wanted = targets[real][:, None]
-        experts = model.run_experts(inputs, real.long())
-        routed = model.route(experts, real.long())
-        fused = mix(routed, experts, model.config.mixing)
+        experts = _run_experts(model, inputs, real)
+        routed = _route(model, experts, real)
+        fused = _mix(routed, experts, model.config.mixing)
         found.append(fused[real].gather(1, wanted)[:, 0])
         own.append(routed[real])
-        here = ExpertOutput(experts.logits[real], experts.log_probs[real], experts.seen, None)
+        here = replace(experts, logits=experts.logits[real], log_probs=experts.log_probs[real])
         for name, parts in others.items():
             given = gates[name][done : done + len(wanted)].float().to(device)
-            parts.append(mix(given, here, "logit").gather(1, wanted)[:, 0])
+            parts.append(_mix(given, here, "logit").gather(1, wanted)[:, 0])
         done += len(wanted)
         progress.report(task, min(rows.stop, len(windows.input_ids)), len(windows.input_ids))
 
@@ -93,6 +95,50 @@ def score(
         return torch.cat(parts).double().cpu()
 
     return joined(found), joined(own), {name: joined(parts) for name, parts in others.items()}
+
+
+@dataclass
+class _ExpertOutput:
+    """What the experts say of a batch, before any router.
+
+    ``logits`` and ``log_probs`` (B, T, N, V); ``seen`` (B, T - 1, N): log-probability of the
+    token that followed; ``features`` (B, T, F) and ``tokens`` (B, T): what the router reads.
+    """
+
+    logits: torch.Tensor
+    log_probs: torch.Tensor
+    seen: torch.Tensor
+    features: torch.Tensor | None
+    tokens: torch.Tensor
+
+
+def _run_experts(
+    model: FusedForCausalLM, input_ids: torch.Tensor, real: torch.Tensor
+) -> _ExpertOutput:
+    """Every expert's prediction at every position, for scoring under several gates."""
+    text = Reading(model, input_ids, real.long(), None, None)
+    names = model.config.experts
+    states = torch.stack([text.branch(name)[0] for name in names], 2)
+    logits = torch.stack([text.head(name, states[:, :, i]) for i, name in enumerate(names)], 2)
+    log_probs = logits.log_softmax(-1)
+    following = input_ids[:, 1:, None, None].expand(-1, -1, len(names), 1)
+    seen = log_probs[:, :-1].gather(-1, following)[..., 0]
+    features = model.router_features(text, states)
+    return _ExpertOutput(logits, log_probs, seen, features, input_ids)
+
+
+def _route(model: FusedForCausalLM, experts: _ExpertOutput, real: torch.Tensor) -> torch.Tensor:
+    """Gates (B, T, N) of the model's router."""
+    seen = experts.seen * (real[:, 1:] & real[:, :-1])[..., None]
+    arrived = torch.nn.functional.pad(seen, (0, 0, 1, 0))
+    return model.router.resume(experts.features, arrived, {}, real, experts.tokens)[0]
+
+
+def _mix(gates: torch.Tensor, experts: _ExpertOutput, mixing: str) -> torch.Tensor:
+    """Fused log-probabilities (..., V) from gates (..., N) and the experts' predictions."""
+    if mixing == "probability":
+        return routing.fuse_log_probs(gates[..., None, :], experts.log_probs.transpose(-1, -2))
+    return (gates[..., None] * experts.logits).sum(-2).log_softmax(-1)
 
 
 def fit_pooled(

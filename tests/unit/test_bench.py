@@ -241,3 +241,26 @@ def test_recorded_measurements_become_tables_of_the_smaller_model_and_of_bars():
     bars = bench_results.bars(run)
     assert list(bars["reached"]) == ["yes", "yes"]
     assert list(bars["to reach"]) == ["≤ 1.35"] * 2
+
+
+def test_lines_are_one_a_condition_along_what_was_varied():
+    ours = {"width": 160, "layers": 6, "frozen": 3, "documents": "one domain"}
+    varied = [(20, 0.01, 2.0), (3, 0.01, 1.3), (3, 0.0, 2.3)]
+    rows = [
+        timing.Measurement(
+            "generation",
+            "",
+            timing.Spread(ratio, ratio - 0.1, ratio + 0.1),
+            where={**ours, "experts": n, "epsilon": epsilon},
+        )
+        for n, epsilon, ratio in varied
+    ]
+    rows.append(replace(rows[0], where={**rows[0].where, "width": 320}))
+    found = bench_results.lines(
+        {"measurements": [row.as_json() for row in rows]}, "generation", "experts"
+    )
+    lines = {line["name"]: line for line in found}
+    assert set(lines) == {"dense", "ε = 0.01, one domain"}
+    assert lines["ε = 0.01, one domain"]["x"] == [3, 20]
+    assert lines["ε = 0.01, one domain"]["y"] == [1.3, 2.0]
+    assert lines["dense"]["low"] == pytest.approx([2.2])

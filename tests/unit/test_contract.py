@@ -48,7 +48,7 @@ def test_a_router_that_must_hear_everybody_is_refused(tiny):
         contract.measure(model, tiny.windows("heldout", "red"), EPSILONS)
 
 
-def test_the_cost_figure_redraws_both_kinds_of_text_for_every_epsilon():
+def test_each_slider_of_the_cost_figure_redraws_its_half_from_what_was_measured():
     rows = [
         {"experts": n, "epsilon": e, "documents": kind, "ratio": n / (1 + 100 * e),
          "low": 1, "high": 2, "bound_max": e, "loss_change_pct": 0.0}
@@ -59,6 +59,13 @@ def test_the_cost_figure_redraws_both_kinds_of_text_for_every_epsilon():
     epsilon, experts = figure.layout.sliders
     assert [step.label for step in epsilon.steps] == ["0.01", "0.1"]
     assert [step.label for step in experts.steps] == ["2", "3", "20"]
-    data, traces = epsilon.steps[1].args
-    assert [figure.data[i].name for i in traces] == ["ε, one domain", "ε, switching"]
+    data, _, traces = epsilon.steps[1].args
+    assert [figure.data[i].xaxis for i in traces] == ["x", "x"]
     assert np.allclose(data["y"], [[2 / 11, 3 / 11, 20 / 11]] * 2)
+    data, layout, traces = experts.steps[2].args
+    assert [figure.data[i].xaxis for i in traces] == ["x2"] * 3
+    assert np.allclose(data["x"], [[0.01, 0.1]] * 3)
+    assert np.allclose(data["y"], [[10, 20 / 11]] * 2 + [[20, 20]])
+    low, high = layout["yaxis2.range"]
+    assert low < 20 / 11
+    assert high > 20
