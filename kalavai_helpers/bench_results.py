@@ -53,7 +53,7 @@ def lines(run: dict[str, Any], part: str, along: str) -> list[dict[str, Any]]:
     """Ratios of a part for the smaller model, one line a condition, with their quartiles.
 
     ``along`` is what was varied, ``experts`` or ``tokens``; of several batches the largest is
-    taken. For :func:`kalavai_helpers.figure_curves.curves`.
+    taken, and what is dense comes last. For :func:`kalavai_helpers.figure_curves.curves`.
     """
     table = frame(run, part)
     table = table[(table.unit == "×") & (table.width == table.width.min())].sort_values(along)
@@ -69,7 +69,7 @@ def lines(run: dict[str, Any], part: str, along: str) -> list[dict[str, Any]]:
     sides = {"x": along, "y": "median", "low": "low", "high": "high"}
     return [
         {"name": name, **{side: [row[of] for row in rows] for side, of in sides.items()}}
-        for name, rows in found.items()
+        for name, rows in sorted(found.items(), key=lambda line: line[0] == "dense")
     ]
 
 

@@ -38,6 +38,7 @@ DOMAIN_COLOURS: dict[str, str] = {
     "single model": "#b28717",
     "fused": "#9350c4",
     "oracle": "#1ba174",
+    "dense": "#808890",
 }
 SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash"]

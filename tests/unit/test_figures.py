@@ -114,7 +114,7 @@ def test_domain_colours_stand_out_on_both_themes(name, page):
 
 def test_domains_differ_by_more_than_colour():
     looks = [(figures.DOMAIN_SYMBOLS[d], figures.DOMAIN_DASHES[d]) for d in figures.DOMAIN_COLOURS]
-    assert len(looks) == 27  # 21 domains, general, base, 4 kinds of methods
+    assert len(looks) == 28  # 21 domains, general, base, 5 kinds of methods
     assert len(set(looks)) == len(looks)
     assert len(set(figures.DOMAIN_COLOURS.values())) == len(looks)
 
