@@ -75,16 +75,14 @@ def cost(table: pd.DataFrame) -> go.Figure:
         row=2,
         col=1,
     )
-    above = [
-        _step(f"{e:g}", [_curve(kept[kept.epsilon == e], "experts", k) for k in _KINDS], [2, 3])
-        for e in epsilons
-    ]
-    below = []
+    above, below = [], []
+    for e in epsilons:
+        curves = [_curve(kept[kept.epsilon == e], "experts", kind) for kind in _KINDS]
+        above.append(_step(f"{e:g}", curves, [2, 3]))
     for n in counts:
-        curves = [_curve(kept[kept.experts == n], "epsilon", k) for k in _KINDS]
-        step = _step(str(n), [*curves, _level(epsilons, dense[n])], [4, 5, 6])
-        step["args"][1] = {"yaxis2.range": _range(dense[n])}
-        below.append(step)
+        curves = [_curve(kept[kept.experts == n], "epsilon", kind) for kind in _KINDS]
+        curves.append(_level(epsilons, dense[n]))
+        below.append(_step(str(n), curves, [4, 5, 6], {"yaxis2.range": _range(dense[n])}))
     styled(fig, "")
     ticks = [n for n in (1, 2, 3, 5, 10, 20) if n <= dense.index.max()]
     fig.update_xaxes(title_text="specialists N", tickvals=counts, ticktext=counts, row=1)
@@ -182,10 +180,10 @@ def _range(dense: float) -> list[float]:
     return [0.8, 1.05 * dense]
 
 
-def _step(label: str, curves: list[dict], traces: list[int]) -> dict:
+def _step(label: str, curves: list[dict], traces: list[int], layout: dict | None = None) -> dict:
     """A slider's step that gives traces other data."""
     data = {key: [curve.get(key) for curve in curves] for key in curves[0]}
-    return {"label": label, "method": "update", "args": [data, {}, traces]}
+    return {"label": label, "method": "update", "args": [data, layout or {}, traces]}
 
 
 def _slider(prefix: str, steps: list[dict], active: int, bottom: float) -> dict:
