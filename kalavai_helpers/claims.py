@@ -50,6 +50,8 @@ class Claim:
         Ids of the stated value in the public record.
     recomputation
         See the module; empty where nothing released decides.
+    second
+        An independent derivation, by another path through the released values, where there is one.
     tolerance
         Largest difference that still agrees; 0 for a bound.
     reason
@@ -58,6 +60,15 @@ class Claim:
         Page of the chapter that asks it again, or empty.
     measured
         Records of chapters that say what this book found, as ``CHAPTER/NAME``.
+    evidence
+        What decides whether it happens when it is run: ``number``, ``mechanism``, ``every`` or
+        ``identity``.
+    tested
+        The record that decides, with a comparison, as ``CHAPTER/NAME > 0``; empty if none does.
+    front
+        Place on the front page, or empty.
+    since, superseded
+        When it was stated, and what took its place since, or empty.
     """
 
     id: str
@@ -70,10 +81,16 @@ class Claim:
     kind: str
     published: tuple[str, ...]
     recomputation: str
+    second: str
     tolerance: float
     reason: str
     chapter: str
     measured: tuple[str, ...]
+    evidence: str
+    tested: str
+    front: str
+    since: str
+    superseded: str
 
     @property
     def number(self) -> float:
