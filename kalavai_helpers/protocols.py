@@ -112,11 +112,6 @@ def loss(
     return statistic
 
 
-def blend(one: Statistic, other: Statistic, share: float, weights: np.ndarray | None) -> np.ndarray:
-    """Loss on text of which ``share`` in [0, 1] is what ``other`` reads, the rest ``one``'s."""
-    return (1 - share) * one(weights) + share * other(weights)
-
-
 def _mean_of_batches(
     weights: np.ndarray, sums: np.ndarray, tokens: np.ndarray, batches: list[np.ndarray]
 ) -> np.ndarray:

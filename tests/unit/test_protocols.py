@@ -136,10 +136,3 @@ def test_a_last_batch_that_is_not_full_is_dropped_unless_it_is_the_only_one():
 def test_resampling_documents_keeps_a_loss_within_what_was_read(weights):
     found = float(protocols.loss(FALLING, FALLING.column("base"), Protocol())(np.array(weights)))
     assert 1 - 1e-6 <= found <= 3 + 1e-6
-
-
-def test_a_blend_lies_between_its_parts():
-    hard, easy = (
-        protocols.loss(FLAT, FLAT.column("base"), Protocol(domains=d)) for d in (("c",), ("a",))
-    )
-    assert float(protocols.blend(hard, easy, 0.25, None)) == pytest.approx(0.75 * 4 + 0.25 * 1)
