@@ -183,6 +183,11 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
+def current() -> dict[str, Any] | None:
+    """Return the run that `start` began in this process, saved or not, or None."""
+    return _run
+
+
 def save() -> Path:
     """Write the records of the current chapter atomically and return the file's path.
 
