@@ -72,7 +72,7 @@ def record(
     name
         Lower-case letters, digits and underscores.
     value
-        A finite number (Python, NumPy or a one-element tensor), or a word such as a verdict.
+        A finite number (Python, NumPy or a one-element tensor), or a word.
     unit
         Unit of `value`, e.g. `"nats/token"` or `"%"`.
     low, high
@@ -162,6 +162,11 @@ def _cell(entry: dict[str, Any]) -> str:
         return entry["value"]
     text = f"{entry['value']:.4g}"
     return text if entry["low"] is None else f"{text} ({entry['low']:.4g} to {entry['high']:.4g})"
+
+
+def current() -> dict[str, Any] | None:
+    """Return the run that `start` began in this process, saved or not, or None."""
+    return _run
 
 
 def save() -> Path:
