@@ -239,9 +239,7 @@ def _from_release(
     return word, ()
 
 
-def _evidence(
-    run: Mapping[str, Any], entry: Mapping[str, Any], kind: Kind, test: Test
-) -> Evidence:
+def _evidence(run: Mapping[str, Any], entry: Mapping[str, Any], kind: Kind, test: Test) -> Evidence:
     level = verdicts.level_of(run["tier"], run["corpora"])
     return Evidence(
         level,
@@ -376,9 +374,7 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
     found
         The findings of the front page.
     """
-    ledger = Counter(
-        word for id, (word, _) in _audit().items() if get(id).where != OWN
-    )
+    ledger = Counter(word for id, (word, _) in _audit().items() if get(id).where != OWN)
     here = Counter(one.released for one in found if one.released)
     parts = [
         (
@@ -399,9 +395,7 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
             text += f"; {words[None]} published numbers have ours beside them, without a verdict"
         parts.append((f"In {level.title}", f"{text}."))
     absent = [level for level in sorted(Level, reverse=True) if not _ran(found, level)]
-    text = "".join(
-        f"nothing ran as {level.title} ({level.meaning}); " for level in absent
-    )
+    text = "".join(f"nothing ran as {level.title} ({level.meaning}); " for level in absent)
     open_ = sum(one.run in (None, Word.UNCLEAR, Word.NOT_AT_THIS_SIZE) for one in found)
     parts.append(
         ("Unknown", f"{text}{open_} of the {len(found)} statements have no answer from a run yet.")

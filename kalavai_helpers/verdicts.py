@@ -190,9 +190,7 @@ class Test:
 
 
 _NUMBER = r"(-?[0-9.]+(?:e-?[0-9]+)?)"
-_TESTED = re.compile(
-    rf"(\w+)/(\w+) (?:([<>]) {_NUMBER}|within {_NUMBER} of {_NUMBER})", re.ASCII
-)
+_TESTED = re.compile(rf"(\w+)/(\w+) (?:([<>]) {_NUMBER}|within {_NUMBER} of {_NUMBER})", re.ASCII)
 
 
 def parse(tested: str) -> tuple[str, str, Test]:
