@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import progress, routing
+from . import corpora, progress, routing
 from .fusion import FusedForCausalLM, fuse
 from .packing import END, IGNORE, Chunks, Windows
 from .reading import Reading
@@ -155,7 +155,13 @@ def fit_pooled(
 
     AdamW, lr 1e-3, batches of 4 in natural proportions (as in the released code). ``chunks`` is the
     training text of all contributors together, as published: the coordinator sees all of it.
+
+    Raises
+    ------
+    RoleError
+        If the chunks are not training text.
     """
+    corpora.require_role(chunks.role, "train", task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = routing.PooledRouter(base.config.hidden_size, len(specialists))
