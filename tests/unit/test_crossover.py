@@ -37,7 +37,7 @@ def outcomes(lead, noise=0.0, seeds=(42,), documents=40, best=(2.0, 2.0)):
                     "evidence": fused,
                 }
                 sums = {name: loss * tokens for name, loss in per_token.items()}
-                table = Losses(sums, tokens, group, DOMAINS)
+                table = Losses(sums, tokens, group, DOMAINS, np.arange(documents))
                 found[Condition(steps, depth, seed)] = Outcome(table, {})
     return found
 

@@ -29,6 +29,8 @@ def random_ledger(seed, n_documents=9, n_experts=3):
         window=torch.from_numpy(np.repeat(np.arange(n_documents), lengths)),
         group=torch.arange(n_documents) % n_experts,
         n_bytes=torch.from_numpy(4 * lengths),
+        role="heldout",
+        source=np.arange(n_documents).astype(str),
     )
 
 
@@ -92,7 +94,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         sums = rng.normal(2.0, 1.0, 40)
-        table = evaluation.Losses({"m": sums}, np.ones(40), np.zeros(40, int), ("g",))
+        table = evaluation.Losses(
+            {"m": sums}, np.ones(40), np.zeros(40, int), ("g",), np.arange(40)
+        )
         estimate = table.interval(lambda w, table=table: table.equal_weight("m", w))
         hits += estimate.low <= 2.0 <= estimate.high
     assert 50 <= hits <= 60

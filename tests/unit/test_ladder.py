@@ -114,7 +114,8 @@ def _losses(values, seed):
     tokens = np.full(40, 100.0)
     group = np.repeat([0, 1], 20)
     noise = rng.normal(0, 1, 40)
-    return Losses({n: 100 * v + noise for n, v in values.items()}, tokens, group, ("a", "b"))
+    sums = {n: 100 * v + noise for n, v in values.items()}
+    return Losses(sums, tokens, group, ("a", "b"), np.arange(40))
 
 
 def test_seeds_that_differ_widen_the_interval():
