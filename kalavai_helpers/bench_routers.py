@@ -174,7 +174,7 @@ def _training_text(cooperative: Cooperative) -> packing.Chunks:
         for domain in cooperative.domains
     ]
     ids, owners = zip(*((part.input_ids, part.document) for part in parts), strict=True)
-    return packing.Chunks(np.concatenate(ids), np.concatenate(owners))
+    return packing.Chunks(np.concatenate(ids), np.concatenate(owners), parts[0].role)
 
 
 def _equal(one: Router, other: Router) -> bool:

@@ -40,6 +40,7 @@ def losses(ledger: Ledger, methods: dict[str, torch.Tensor] | None = None) -> Lo
         total(torch.ones(len(ledger))),
         ledger.group.numpy(),
         ledger.groups,
+        ledger.source,
     )
 
 

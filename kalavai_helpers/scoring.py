@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import progress, routing
+from . import corpora, progress, routing
 from .evaluation import Fused
 from .fusion import FusedForCausalLM, fuse
 from .packing import END, IGNORE, Chunks, Windows
@@ -163,7 +163,13 @@ def fit_pooled(
     AdamW, lr 1e-3, batches of 4 in natural proportions (as in the released code). ``chunks`` is the
     training text of all contributors together, as published: the coordinator sees all of it.
     ``width`` is that of :class:`routing.PooledRouter`.
+
+    Raises
+    ------
+    RoleError
+        If the chunks are not training text.
     """
+    corpora.require_role(chunks.role, "train", task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         router = routing.PooledRouter(base.config.hidden_size, len(specialists), width)
