@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from . import packing, progress, routing
+from . import corpora, packing, progress, routing
 from .packing import IGNORE
 from .specialists import Cooperative
 
@@ -162,6 +162,7 @@ def fit_all(
 
     device, steps = cooperative.tier.device()[0], cooperative.tier.router_steps
     windows = packing.concatenate([cooperative.windows("heldout", d) for d in cooperative.domains])
+    corpora.require_role(windows.role, "heldout", "Scoring pooled routers")
     experts = [cooperative.model(d).to(device) for d in cooperative.domains]
     pool = build(cooperative, experts, windows)
     if device.type == "cuda":
@@ -204,6 +205,7 @@ def build(cooperative: Cooperative, experts: list, windows: packing.Windows | No
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
         documents = cooperative.documents(name, "train")
+        corpora.require_role(corpora.role_of(documents), "train", "The published router")
         chunks = packing.pack(documents, cooperative.tokenizer, cooperative.tier.seq_len).input_ids
         rows = np.random.default_rng(0).permutation(len(chunks))[:POOL]
         chosen.append(chunks[rows])

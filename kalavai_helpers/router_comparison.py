@@ -26,8 +26,7 @@ from . import (
     trunk_router,
 )
 from .ledger import Ledger
-from .losses import Losses
-from .scaling import over_seeds
+from .losses import Losses, over_runs
 from .specialists import BASE, Cooperative
 
 FOLDS = 2
@@ -165,7 +164,7 @@ def _fold(cooperative: Cooperative, fits: Mapping[str, Fit], k: int, folds: int)
 def cross_fitted(texts: Texts, fits: Mapping[str, Fit], k: int, folds: int = FOLDS) -> Losses:
     """Document sums on one part of the documents, of routers fitted on the other parts."""
     fold = torch.arange(texts.ledger.n_documents) % folds
-    return _losses(texts.of(fold != k), texts.of(fold == k), fits)
+    return _losses(texts.of(fold != k), texts.of(fold == k), fits, role="router")
 
 
 def _joined(parts: Sequence[Losses]) -> Losses:
@@ -175,6 +174,7 @@ def _joined(parts: Sequence[Losses]) -> Losses:
         sums={name: np.concatenate([p.sums[name] for p in parts]) for name in parts[0].sums},
         tokens=np.concatenate([p.tokens for p in parts]),
         group=np.concatenate([p.group for p in parts]),
+        source=np.concatenate([p.source for p in parts]),
     )
 
 
@@ -182,7 +182,9 @@ def _names(fits: Mapping[str, Fit]) -> list[str]:
     return [*fits, *(WITH_BASE.format(name) for name in MAY_USE_BASE if name in fits)]
 
 
-def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
+def _losses(
+    fitting: Texts, judged: Texts, fits: Mapping[str, Fit], role: str = "heldout"
+) -> Losses:
     """Document sums of routers fitted on some texts, on others; ``NAME drawn``: one expert drawn."""
     methods = {}
     for name in _names(fits):
@@ -192,7 +194,7 @@ def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
         gates, log_probs = target.gates(fit(source)), target.ledger.expert_log_probs
         methods[name] = routing.fuse_log_probs(gates, log_probs)
         methods[f"{name} drawn"] = (gates * log_probs).sum(1)
-    return evaluation.losses(judged.ledger, methods)
+    return evaluation.losses(judged.ledger, methods, role)
 
 
 def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[str, float]:
@@ -204,7 +206,7 @@ def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[
         top = best if upper is None else table.equal_weight(upper)
         return 100 * (top - table.equal_weight(lower)) / best
 
-    above = over_seeds(
+    above = over_runs(
         tables,
         lambda s, w: tables[s].equal_weight(name, w) - tables[s].equal_weight("domain_oracle", w),
     )
@@ -229,4 +231,5 @@ def _documents(found: Ledger, keep: torch.Tensor) -> Ledger:
         window=found.window[tokens].unique_consecutive(return_inverse=True)[1],
         group=found.group[keep],
         n_bytes=found.n_bytes[keep],
+        source=found.source[keep.numpy()],
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import router_checks, routing
+from . import corpora, router_checks, routing
 from .learned_routers import LogLinearRouter, MLPRouter, linear_for
 from .ledger import Ledger
 from .routing import EvidenceRouter, LinearRouter, Router
@@ -60,6 +60,7 @@ def fit_em(
     weights
         (n,) how much each token counts, of any scale; all alike by default.
     """
+    corpora.require_role(ledger.role, "router", "A linear router fitted by EM")
     features, log_probs = ledger.features.double(), ledger.expert_log_probs
     router = linear_for(ledger)
     counts = torch.ones(len(ledger), dtype=torch.float64) if weights is None else weights.double()
@@ -150,6 +151,7 @@ def fit_alpha(ledger: Ledger) -> EvidenceRouter:
     """
     from scipy.optimize import minimize_scalar
 
+    corpora.require_role(ledger.role, "router", "The chance of a switch")
     log_probs = ledger.expert_log_probs
 
     def loss(log_alpha: float) -> float:
@@ -176,6 +178,7 @@ def fit_log_linear(ledger: Ledger, alphas: Sequence[float] | None = None) -> Log
     alphas
         Chance of a switch of each filter; by default one filter, that of :func:`fit_alpha`.
     """
+    corpora.require_role(ledger.role, "router", "A log-linear router")
     alphas = (fit_alpha(ledger).alpha,) if alphas is None else alphas
     log_probs = ledger.expert_log_probs
     router = LogLinearRouter(ledger.features.shape[1], log_probs.shape[1], alphas)
@@ -210,6 +213,7 @@ def _descend(
     learning_rate: float,
     decay: float,
 ) -> Router:
+    corpora.require_role(ledger.role, "router", "A router fitted by gradient steps")
     features, log_probs = ledger.features, ledger.expert_log_probs.float()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(router.parameters(), lr=learning_rate, weight_decay=decay)

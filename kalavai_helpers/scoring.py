@@ -66,6 +66,7 @@ def score(
     Log-probability (n,) and gates (n, N) of the model as it is; then, by name, the
     log-probability (n,) of the logit mixture under each of the further gates.
     """
+    corpora.require_role(windows.role, "heldout", "Scoring a fused model")
     device = model.device
     # Logits of all experts are held at once: a large vocabulary leaves room for few sequences.
     a_sequence = windows.input_ids.shape[1] * len(model.config.experts) * model.config.vocab_size
