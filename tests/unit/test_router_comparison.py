@@ -140,6 +140,6 @@ def test_cross_fitting_judges_every_document_by_routers_that_did_not_see_it(tiny
     assert sorted(d for scored in seen[1::2] for d in scored) == named.n_bytes.tolist()
     log_probs = texts.ledger.expert_log_probs
     uniform = routing.fuse_log_probs(torch.full_like(log_probs, 1 / 3), log_probs)
-    expected = evaluation.losses(texts.ledger, {"u": uniform}).equal_weight("u")
+    expected = evaluation.losses(texts.ledger, {"u": uniform}, "router").equal_weight("u")
     loss = router_comparison._joined(parts).equal_weight("one")
     assert loss == pytest.approx(float(expected), abs=1e-9)
