@@ -133,13 +133,15 @@ class Finding:
         return "no verdict: only a replication can judge a published number"
 
 
-def number(value: float, places: int | None = None) -> str:
+def number(value: float, places: int | None = None, digits: int = 5) -> str:
     """A number as print shows it, with a true minus sign; very small and large as powers of ten.
 
-    ``places`` are decimals; without them, five significant digits.
+    ``places`` are decimals; without them, ``digits`` significant digits.
     """
     if value == 0 or (places is None and 1e-3 <= abs(value) < 1e6):
-        text = f"{value:.{places}f}" if places is not None else f"{float(f'{value:.5g}'):.10g}"
+        text = (
+            f"{value:.{places}f}" if places is not None else f"{float(f'{value:.{digits}g}'):.10g}"
+        )
     elif places is not None and places <= _MOST_DECIMALS:
         text = f"{value:.{places}f}"
     else:
@@ -209,6 +211,22 @@ def of(id: str, tier: str | None = None, root: Path | None = None) -> Finding:
     if claim.where == OWN and not recomputed:
         word = None
     return Finding(claim, kind, test, word, recomputed, tuple(found))
+
+
+def further(found: Finding, tier: str | None = None, root: Path | None = None) -> list[tuple]:
+    """Return (name, evidence) of more records of the same quantity, under other conditions."""
+    lines = []
+    for name in found.claim.measured:
+        chapter, _, record = name.partition("/")
+        lines += [
+            (
+                record.replace("_", " "),
+                _evidence(run, run["records"][record], found.kind, found.test),
+            )
+            for run in runs(chapter, tier, root)
+            if record in run["records"]
+        ]
+    return lines
 
 
 @cache
@@ -283,6 +301,25 @@ def runs(
 
 def _read(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+
+
+_SAYS = {
+    Word.RECOMPUTES: True,
+    Word.CONTRADICTS: False,
+    Word.SEEN: True,
+    Word.NOT_SEEN: False,
+    Word.CONTRADICTED: False,
+}
+
+
+def comparable(found: Finding) -> bool:
+    """Whether both the released values and a run decide the statement."""
+    return found.released in _SAYS and found.run in _SAYS
+
+
+def changed(found: Finding) -> bool:
+    """Whether running it says otherwise than reading the release."""
+    return comparable(found) and _SAYS[found.released] != _SAYS[found.run]
 
 
 def front(tier: str | None = None, root: Path | None = None) -> list[Finding]:
@@ -390,9 +427,11 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
         if not words:
             continue
         judged = sum(n for word, n in words.items() if word)
-        text = f"{level.meaning}: {judged} statements tried, {_counts(words, verdicts.RUN)}"
+        text = (
+            f"{level.meaning}: {_many(judged, 'statement')} tried, {_counts(words, verdicts.RUN)}"
+        )
         if words[None]:
-            text += f"; {words[None]} published numbers have ours beside them, without a verdict"
+            text += f"; {_many(words[None], 'published number')} with ours beside, no verdict"
         parts.append((f"In {level.title}", f"{text}."))
     absent = [level for level in sorted(Level, reverse=True) if not _ran(found, level)]
     text = "".join(f"nothing ran as {level.title} ({level.meaning}); " for level in absent)
@@ -401,6 +440,10 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
         ("Unknown", f"{text}{open_} of the {len(found)} statements have no answer from a run yet.")
     )
     return [(title, sentence[0].upper() + sentence[1:]) for title, sentence in parts]
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _ran(found: Sequence[Finding], level: Level) -> bool:

@@ -28,17 +28,14 @@ from sphinx.util.docutils import SphinxRole
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-VERDICTS = ("reproduced", "contradicted", "ambiguous", "not-testable")
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _value_node(value: Any, unit: str, shape: str, options: set[str], entry: dict) -> nodes.Node:
-    """Return the node that prints one value; a verdict becomes a badge."""
+    """Return the node that prints one value."""
     if isinstance(value, str):
-        if value not in VERDICTS:
-            return nodes.inline("", value)
-        return nodes.inline("", value.replace("-", " "), classes=["kv-badge", value])
+        return nodes.inline("", value)
     unit = "" if "bare" in options or unit in ("", "fraction", "count") else f"\u202f{unit}"
     text = _number(value, shape) + unit
     if "ci" in options:
