@@ -17,7 +17,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from kalavai_helpers import claims, consistency, findings
+from kalavai_helpers import boxes, claims, consistency, findings, wording
 from kalavai_helpers.verdicts import RELEASED, RUN, Word
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ class ClaimsDirective(SphinxDirective):
         counts = frame["verdict"].value_counts()
         items = "".join(
             f'<li><a href="#ledger" data-verdict="{word.value}"><b>{counts.get(word.value, 0)}</b>'
-            f" {findings.badge(word)}</a><span>{word.meaning}</span></li>"
+            f" {boxes.badge(word)}</a><span>{word.meaning}</span></li>"
             for word in RELEASED
         )
         return (
@@ -87,7 +87,7 @@ class ClaimsDirective(SphinxDirective):
         text = f"{html.escape(row.statement)}<small>{html.escape(' · '.join(meta))}</small>"
         if row.outcomes:
             ways = "".join(
-                f"<li><code>{html.escape(outcome.text)}</code> = {findings.number(outcome.value)}</li>"
+                f"<li><code>{html.escape(outcome.text)}</code> = {wording.number(outcome.value)}</li>"
                 for outcome in row.outcomes
             )
             text += (
@@ -106,9 +106,9 @@ class ClaimsDirective(SphinxDirective):
         run = found_words.run.value if found_words.run else ""
         return (
             f'<tr id="claim-{row.id}" data-verdict="{row.verdict}" data-run="{run}" data-section="'
-            f'{html.escape(row.section)}"><td data-key="{key}">{findings.badge(Word(row.verdict))}'
+            f'{html.escape(row.section)}"><td data-key="{key}">{boxes.badge(Word(row.verdict))}'
             f'</td><td>{text}</td><td data-key="{_key(row)}">'
-            f"{html.escape(findings.stated(found_words.claim))}</td>"
+            f"{html.escape(wording.stated(found_words.claim))}</td>"
             f'<td data-key="{order}">{found}</td>{self._measured(found_words)}</tr>'
         )
 
@@ -119,7 +119,7 @@ class ClaimsDirective(SphinxDirective):
         key = found.evidence[0].value if found.evidence else ""
         root, tier = Path(self.config.kalavai_root), self.config.kalavai_tier
         more = "".join(
-            f"<small>{html.escape(name)}</small>{findings.line(one)}"
+            f"<small>{html.escape(name)}</small>{boxes.line(one)}"
             for name, one in findings.further(found, tier, root)
         )
         return f'<td data-key="{key}">{kalavai_findings.run_cell(found)}{more}</td>'
@@ -127,15 +127,15 @@ class ClaimsDirective(SphinxDirective):
     def _found(self, row: Any, value: float) -> str:
         """Return a recomputed value and, unless a bound was stated, how far off it is."""
         if row.value[0] in "<>":
-            return findings.number(value)
+            return wording.number(value)
         apart = value - _key(row)
         sign = "+" if apart > 0 else ""
-        return f"{findings.number(value)} <small>{sign}{findings.number(apart, digits=2)}</small>"
+        return f"{wording.number(value)} <small>{sign}{wording.number(apart, digits=2)}</small>"
 
     def _limit(self, row: Any) -> str:
         if not row.tolerance:
             return html.escape(row.reason)
-        return f"Agrees within {findings.number(row.tolerance)}: {html.escape(row.reason)}."
+        return f"Agrees within {wording.number(row.tolerance)}: {html.escape(row.reason)}."
 
 
 def _key(row: Any) -> float:
@@ -161,8 +161,8 @@ class ConsistencyDirective(SphinxDirective):
             f"<th>Checks</th><th>Disagree</th></tr></thead><tbody>{lines}</tbody></table></div>"
         )
         lines = "".join(
-            f"<tr><th><code>{html.escape(row.stored)}</code></th><td>{findings.number(row.value)}</td>"
-            f"<td>{findings.number(row.recomputed)}</td></tr>"
+            f"<tr><th><code>{html.escape(row.stored)}</code></th><td>{wording.number(row.value)}</td>"
+            f"<td>{wording.number(row.recomputed)}</td></tr>"
             for row in wrong.itertuples()
         )
         text += (

@@ -17,7 +17,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from kalavai_helpers import artifacts, claims, findings, recorded, verdicts
+from kalavai_helpers import artifacts, boxes, claims, findings, recorded, verdicts, wording
 from kalavai_helpers.findings import Finding
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def of(id: str, config: Any) -> Finding:
 
 def run_cell(found: Finding) -> str:
     """The answer to the second question, then every level that ran."""
-    lines = "".join(findings.line(one) for one in found.evidence)
+    lines = "".join(boxes.line(one) for one in found.evidence)
     return f'<p class="kv-answer-word">{html.escape(found.answer)}</p>{lines}'
 
 
@@ -64,10 +64,10 @@ def table(env: Any, found: Sequence[Finding]) -> str:
         claim = one.claim
         text = html.escape(claim.statement) + chapter_link(env, claim.chapter)
         if claim.where != findings.OWN:
-            text += f"<small>stated: {html.escape(findings.stated(claim))}</small>"
+            text += f"<small>stated: {html.escape(wording.stated(claim))}</small>"
         rows += (
             f'<tr data-claim="{claim.id}"><th scope="row">{text}</th>'
-            f"<td>{first}{findings.release_line(one)}</td><td>{second}{run_cell(one)}</td></tr>"
+            f"<td>{first}{boxes.release_line(one)}</td><td>{second}{run_cell(one)}</td></tr>"
         )
     return (
         f'<table class="kv-findings"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
@@ -82,7 +82,7 @@ class FindingsDirective(SphinxDirective):
         found = findings.front(self.config.kalavai_tier, Path(self.config.kalavai_root))
         told = "".join(
             f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>"
-            for title, text in findings.summary(found)
+            for title, text in boxes.summary(found)
         )
         text = f'<dl class="kv-summary">{told}</dl>{table(self.env, found)}'
         return [nodes.raw("", text, format="html")]
@@ -106,7 +106,7 @@ class WordsDirective(SphinxDirective):
         text = ""
         for question, words in zip(QUESTIONS, (verdicts.RELEASED, verdicts.RUN), strict=True):
             text += f"<p><strong>{question}</strong></p>" + _list(
-                (findings.badge(word), word.meaning) for word in words
+                (boxes.badge(word), word.meaning) for word in words
             )
         text += "<p><strong>Levels of evidence</strong>, the strongest first:</p>" + _list(
             (f"<b>{level.title}</b>", level.meaning)

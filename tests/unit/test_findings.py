@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kalavai_helpers import artifacts, claims, findings, records, verdicts
+from kalavai_helpers import artifacts, boxes, claims, findings, records, verdicts
 from kalavai_helpers.verdicts import Kind, Level, Word
 
 ROOT = artifacts.project_root()
@@ -20,9 +20,9 @@ def world(tmp_path, monkeypatch):
     """Write runs into a folder of their own: ``world(tier, chapter, {name: entry})``."""
     monkeypatch.setattr(artifacts, "data", lambda: tmp_path / "data")
     monkeypatch.setattr(records, "_run", None)
-    loaded, audit = claims.load(), findings._audit()
+    loaded, audit = claims.load(), findings.audit()
     monkeypatch.setattr(claims, "load", lambda: loaded)
-    monkeypatch.setattr(findings, "_audit", lambda: audit)
+    monkeypatch.setattr(findings, "audit", lambda: audit)
 
     def write(tier, chapter, entries, corpora="folder", built=False):
         folder = tmp_path / ("_build/records" if built else "data/recorded") / tier
@@ -150,7 +150,7 @@ def test_chapters_show_claims_that_exist_and_test_there():
 def test_a_box_reads_as_text_and_as_html_alike(world, capsys):
     world("laptop", "01_protocol", {"gain_evidence": entry(16, 15, 17)})
     found = findings.of("fused-beats-best", None, world.root)
-    page, text = findings.box(found), findings.plain(found)
+    page, text = boxes.box(found), boxes.plain(found)
     for said in (found.answer, found.claim.statement, found.evidence[0].found, Word.SEEN.value):
         assert said in re.sub("<[^>]+>", "", page)
         assert said in text
@@ -161,11 +161,11 @@ def test_a_box_reads_as_text_and_as_html_alike(world, capsys):
 def test_the_summary_counts_the_rows_by_word_and_level(world):
     world("laptop", "01_protocol", {"gain_evidence": entry(16, 15, 17)})
     found = findings.front(None, world.root)
-    told = dict(findings.summary(found))
-    assert "1 statement" in told["In small models"]
-    assert "1 seen" in told["In small models"]
-    assert "Nothing ran as replication" in told["Unknown"]
-    assert f"{len(found) - 1} of the {len(found)} statements" in told["Unknown"]
+    told = dict(boxes.summary(found))
+    assert "1 statement" in told["What was seen: small models"]
+    assert "seen 1" in told["What was seen: small models"]
+    assert "Nothing ran as replication" in told["What is unknown"]
+    assert f"{len(found) - 1} of the {len(found)} statements" in told["What is unknown"]
 
 
 @pytest.mark.parametrize(
