@@ -114,7 +114,7 @@ class ClaimsDirective(SphinxDirective):
 
     def _measured(self, found: findings.Finding) -> str:
         """Return the cell of what runs say: the second answer, every level, further records."""
-        if not found.claim.tested:
+        if not (found.claim.tested or found.claim.front):
             return '<td data-key="">—</td>'
         key = found.evidence[0].value if found.evidence else ""
         root, tier = Path(self.config.kalavai_root), self.config.kalavai_tier

@@ -11,9 +11,7 @@ from kalavai_helpers import boxes, claims, findings, verdicts
 
 TIER = "ci"
 ROW = re.compile(r'<tr (?:id="claim-|data-claim=")([^"]+)".*?</tr>', re.S)
-BOX = re.compile(
-    r'<div class="kv-verdict [^"]*" data-claim="([^"]+)">(.*?</ul></div>|.*?</div>)', re.S
-)
+BOX = re.compile(r'<div class="kv-verdict [^"]*" data-claim="([^"]+)">')
 
 
 def text(html: str) -> str:
@@ -26,9 +24,11 @@ def rows(site: Path, page: str) -> dict[str, str]:
 
 
 def shown_boxes(site: Path) -> dict[str, str]:
+    """Boxes of all chapters by claim, each up to the next one."""
     found = {}
     for path in sorted((site / "notebooks").glob("*.html")):
-        found |= {match[1]: match[0] for match in BOX.finditer(path.read_text("utf-8"))}
+        _, *parts = BOX.split(path.read_text("utf-8"))
+        found |= dict(zip(parts[::2], parts[1::2], strict=True))
     return found
 
 

@@ -18,9 +18,9 @@ def entry(value, low=None, high=None, unit="%", seeds=None):
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Write runs into a folder of their own: ``world(tier, chapter, {name: entry})``."""
+    loaded, audit = claims.load(), findings.audit()
     monkeypatch.setattr(artifacts, "data", lambda: tmp_path / "data")
     monkeypatch.setattr(records, "_run", None)
-    loaded, audit = claims.load(), findings.audit()
     monkeypatch.setattr(claims, "load", lambda: loaded)
     monkeypatch.setattr(findings, "audit", lambda: audit)
 
