@@ -87,7 +87,7 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
     ledger = Counter(
         word for id, (word, _) in findings.audit().items() if findings.get(id).where != OWN
     )
-    here = Counter(one.released for one in found if one.released)
+    here = Counter(one.released for one in found if one.released and one.claim.where != OWN)
     parts = [
         (
             "What holds of the release",

@@ -164,11 +164,24 @@ def of(id: str, tier: str | None = None, root: Path | None = None) -> Finding:
             found = [
                 _evidence(run, run["records"][record], kind, test)
                 for run in runs(chapter, tier, root)
-                if record in run["records"]
+                if _measured(run, record)
             ]
     if claim.where == OWN and not recomputed:
         word = None
     return Finding(claim, kind, test, word, recomputed, tuple(found))
+
+
+def _measured(run: Mapping[str, Any], record: str) -> bool:
+    """Whether a run measured a record, and does not repeat one of a recorded run."""
+    entry = run["records"].get(record)
+    if entry is None:
+        return False
+    repeats = (entry.get("protocol") or "").startswith("recorded")
+    return not repeats or run["tier"] in {path.name for path in _kept().iterdir()}
+
+
+def _kept() -> Path:
+    return artifacts.data() / "recorded"
 
 
 def further(found: Finding, tier: str | None = None, root: Path | None = None) -> list[tuple]:
@@ -250,7 +263,7 @@ def runs(
         tier = tier or (current["tier"] if current else None)
         folder = (root or artifacts.project_root()) / "_build" / "records"
         now = _read([folder / tier / f"{chapter}.json"] if tier else [])
-    kept = _read(sorted((artifacts.data() / "recorded").glob(f"*/{chapter}.json")))
+    kept = _read(sorted(_kept().glob(f"*/{chapter}.json")))
     built = {run["tier"] for run in now}
     found = [*now, *(run for run in kept if run["tier"] not in built)]
 
@@ -275,8 +288,9 @@ _SAYS = {
 
 
 def comparable(found: Finding) -> bool:
-    """Whether both the released values and a run decide the statement."""
-    return found.released in _SAYS and found.run in _SAYS
+    """Whether both the released values and a run decide a published statement."""
+    published = found.claim.where != OWN
+    return published and found.released in _SAYS and found.run in _SAYS
 
 
 def changed(found: Finding) -> bool:

@@ -31,8 +31,11 @@ def number(value: float, places: int | None = None, digits: int = 5) -> str:
 
 def decimals(low: float, high: float) -> int:
     """Decimals that show two digits of an interval's half-width."""
-    half = (high - low) / 2
-    return max(0, 1 - math.floor(math.log10(half)))
+    places = max(0, 1 - math.floor(math.log10((high - low) / 2)))
+    # An end beside zero decides: 0.25 must not read 0.
+    while places < _MOST_DECIMALS and any(x and not round(x, places) for x in (low, high)):
+        places += 1
+    return places
 
 
 def with_unit(text: str, unit: str) -> str:

@@ -102,6 +102,14 @@ def test_a_value_without_interval_decides_nothing(world):
     assert findings.of("fused-beats-best", None, world.root).run is Word.UNCLEAR
 
 
+def test_a_run_that_repeats_recorded_timings_is_no_evidence_of_its_own(world):
+    timing = entry(2.3, 2.2, 2.4, "x") | {"protocol": "recorded timings, half the blocks frozen"}
+    for tier, text, built in (("ci", "builtin", True), ("laptop", "folder", False)):
+        world(tier, "08_fused_model", {"time_dense": timing}, text, built=built)
+    (one,) = findings.of("overhead", "ci", world.root).evidence
+    assert one.tier == "laptop"
+
+
 def test_an_unknown_claim_is_named():
     with pytest.raises(KeyError, match="no claim 'no-such'"):
         findings.of("no-such")
@@ -174,6 +182,7 @@ def test_the_summary_counts_the_rows_by_word_and_level(world):
         (15.97333, 15.106, 16.821, "15.97\u202f% [15.11, 16.82]"),
         (0.0503, 0.0379, 0.0635, "0.050\u202f% [0.038, 0.064]"),
         (-0.5, -1.0, -0.25, "\u22120.50\u202f% [\u22121.00, \u22120.25]"),
+        (10, 0.25, 44.5, "10.0\u202f% [0.2, 44.5]"),
         (3, 3, 3, "3\u202f%, exact"),
         (3.3e-6, None, None, "3.3\u202f·\u202f10⁻⁶\u202f%"),
     ],
