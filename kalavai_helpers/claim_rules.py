@@ -45,6 +45,12 @@ def average(*parts: np.ndarray) -> float:
 
 
 @rule
+def total(*parts: np.ndarray) -> float:
+    """Sum."""
+    return float(np.concatenate(parts).sum())
+
+
+@rule
 def deviation(*parts: np.ndarray) -> float:
     """Sample standard deviation."""
     return float(np.concatenate(parts).std(ddof=1))
@@ -178,6 +184,12 @@ def law(version: str, what: str, x: np.ndarray | None = None, *, record: Mapping
 def line(slope: np.ndarray, intercept: np.ndarray, x: np.ndarray) -> float:
     """The printed formula at ``x``."""
     return value(slope) * value(x) + value(intercept)
+
+
+@rule
+def residual(slope: np.ndarray, intercept: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    """Distance of one point, or of the mean of several, from a line."""
+    return float(y.mean()) - line(slope, intercept, x)
 
 
 @rule

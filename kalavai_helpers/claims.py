@@ -5,7 +5,11 @@ verdict is written there. A recomputation reads ``rule(argument; argument)``. An
 pattern of ids (``*`` stands for anything, several patterns are separated by commas), numbers
 ``#500,1000`` or a name ``@n8``. ``mean rule(…{seed}…)`` and ``std rule(…{seed}…)`` go over the
 seeds 42, 137 and 2026. Recomputations of one statement from different released values are
-separated by ``||``.
+separated by ``||``. ``second`` is written alike: another path through released values to the same
+statement, which must agree with the first.
+
+Statements are dated. Web page and abstract are older than the discussion of August 2026; its log
+and the changed paper have statements of their own, some of which replace older ones.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import kalavai_helpers.discussion_rules  # noqa: F401  its rules join those of claim_rules
 from kalavai_helpers import artifacts, claim_rules, prediction, published
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ class Claim:
     id, statement, section
         Name, our words, and the part of the page that it stands in.
     where
-        ``web page`` or ``abstract``.
+        ``web page``, ``abstract``, ``paper, August 2026`` or ``discussion log``.
     value
         As printed; ``<`` or ``>`` before a bound, ``true`` for a condition.
     unit, protocol, kind
@@ -68,7 +73,7 @@ class Claim:
     front
         Place on the front page, or empty.
     since, superseded
-        When it was stated, and what took its place since, or empty.
+        When it was stated, and the id of the statement that took its place since, or empty.
     """
 
     id: str
