@@ -76,9 +76,21 @@ def law_slope_bound(version: str, side: str, *, record: Mapping) -> float:
 
 
 @rule
+def residual(slope: np.ndarray, intercept: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    """Distance of one point, or of the mean of several, from a line."""
+    return float(y.mean()) - line(slope, intercept, x)
+
+
+@rule
 def restored(slope: np.ndarray, intercept: np.ndarray, x: np.ndarray, left: np.ndarray) -> float:
     """The point that a line and its residual were made of."""
     return line(slope, intercept, x) + value(left)
+
+
+@rule
+def total(*parts: np.ndarray) -> float:
+    """Sum."""
+    return float(np.concatenate(parts).sum())
 
 
 @rule
