@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import evaluation, protocols, routing
+from . import corpora, evaluation, protocols, routing
 from . import ledger as ledgers
 from .evaluation import Fused
 from .ledger import Ledger
@@ -73,6 +73,7 @@ def fit(ledger: Ledger) -> Pipeline:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    corpora.require_role(ledger.role, "router", "A domain classifier")
     parts = [pooled(ledger, ledger.window, first) for first in (*OPENINGS, None)]
     states = np.concatenate([part[0] for part in parts])
     labels = ledger.group.numpy()[np.concatenate([part[1] for part in parts])]
@@ -126,6 +127,7 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
     """
     import pandas as pd
 
+    corpora.require_role(ledger.role, "heldout", "The accuracy of a classifier")
     rows = {}
     for name, unit, first in (
         *((f"first {k} tokens of a chunk", ledger.window, k) for k in OPENINGS),
