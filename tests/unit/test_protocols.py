@@ -138,3 +138,16 @@ def test_a_last_batch_that_is_not_full_is_dropped_unless_it_is_the_only_one():
 def test_resampling_documents_keeps_a_loss_within_what_was_read(weights):
     found = float(protocols.loss(FALLING, FALLING.column("base"), Protocol())(np.array(weights)))
     assert 1 - 1e-6 <= found <= 3 + 1e-6
+
+
+def test_a_resample_that_leaves_nothing_to_read_is_not_a_perfect_model():
+    """One window of one document is the whole stream: a third of all resamples miss it."""
+    head = Protocol(single_batch=1, n_batches=1, domains=("a",))
+    found = protocols.improvement_pct(
+        FALLING,
+        protocols.loss(FALLING, FALLING.column("base"), head),
+        protocols.loss(FALLING, FALLING.column("base"), head),
+    )
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    nobody = protocols.loss(FALLING, FALLING.column("base"), head)(np.zeros(FALLING.n_documents))
+    assert np.isnan(nobody)
