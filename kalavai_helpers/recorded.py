@@ -67,7 +67,7 @@ def keep_fused(tier: Tier, seed: int, source: str) -> Path:
     if not source.startswith(("folder-open:", "builtin")):
         raise ValueError(f"Weights trained on {source} may not be shipped: use folder-open:PATH")
     domains = corpora.choose(source, corpora.MAIN_DOMAINS)
-    run = experiment.run(Cooperative(tier, source, domains, seed))
+    run = experiment.run(Cooperative(tier, source, domains, seed, base_seed=seed))
     target = folder(tier.name) / "fused"
     run.model("evidence").half().save_pretrained(target)
     hf_tokenizer.save(run.cooperative.tokenizer, target)
