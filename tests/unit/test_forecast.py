@@ -75,6 +75,8 @@ def test_domains_left_out_teach_nothing_of_themselves(told):
     again = forecast.leave_out_domains(other, table)
     assert again.loc[row.name, "forecast"] == row["forecast"]
     assert not np.array_equal(again["forecast"], first["forecast"])
+    part = known[0].only([0, 2])
+    assert np.array_equal(part.specialists, known[0].specialists[[0, 2]])
 
 
 def test_too_few_recipes_are_refused():
