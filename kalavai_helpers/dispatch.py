@@ -6,7 +6,7 @@ that classifier, its accuracy, and dispatch beside routing on the same tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,6 +137,7 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
             np.bincount(document, minlength=ledger.n_documents),
             ledger.group.numpy(),
             ledger.groups,
+            ledger.source,
         )
         found = table.interval(lambda w, table=table: table.equal_weight("right", w))
         rows[name] = {
@@ -199,7 +200,7 @@ def mean_losses(tables: list[Losses]) -> Losses:
     """Mean of the losses of several seeds on the same documents."""
     first = tables[0]
     sums = {name: np.mean([table.sums[name] for table in tables], axis=0) for name in first.sums}
-    return Losses(sums, first.tokens, first.group, first.groups)
+    return replace(first, sums=sums)
 
 
 def hard(ledger: Ledger, gates: torch.Tensor) -> Fused:

@@ -215,6 +215,7 @@ def measure(cooperatives: dict[Condition, Cooperative]) -> dict[Condition, Outco
             tensors["tokens"].numpy(),
             tensors["group"].numpy(),
             tuple(metadata["groups"]),
+            np.array(metadata["source"]),
         )
         terms = {name: Estimate(*values) for name, values in metadata["accounting"].items()}
         outcomes[condition] = Outcome(table, terms)
@@ -236,6 +237,7 @@ def _keep(path: Path, found: ledger.Ledger) -> None:
         {
             "methods": methods,
             "groups": table.groups,
+            "source": table.source.tolist(),
             "accounting": {
                 name: [
                     getattr(account, name).value,

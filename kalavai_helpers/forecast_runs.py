@@ -258,6 +258,8 @@ def _assembled(cooperative: Cooperative, shared: dict[str, Windows]) -> Run:
         window=torch.arange(len(real)).repeat_interleave(real),
         group=torch.tensor(group),
         n_bytes=torch.tensor([_n_bytes([document]) for document in windows.documents]),
+        role=windows.role,
+        source=np.array([document.unit for document in windows.documents]),
     )
     return Run(
         tier=cooperative.tier,

@@ -141,7 +141,7 @@ def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> E
 
 def _documents(ledger: Ledger) -> Losses:
     count = np.bincount(ledger.document, minlength=ledger.n_documents)
-    return Losses({}, count, ledger.group.numpy(), ledger.groups)
+    return Losses({}, count, ledger.group.numpy(), ledger.groups, ledger.source)
 
 
 def _window_group(ledger: Ledger) -> np.ndarray:

@@ -72,7 +72,7 @@ def record(
     name
         Lower-case letters, digits and underscores.
     value
-        A finite number (Python, NumPy or a one-element tensor), or a word such as a verdict.
+        A finite number (Python, NumPy or a one-element tensor), or a word.
     unit
         Unit of `value`, e.g. `"nats/token"` or `"%"`.
     low, high
@@ -181,6 +181,16 @@ def _cell(entry: dict[str, Any]) -> str:
 
 def _short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def current() -> dict[str, Any] | None:
+    """Return the run that `start` began in this process, saved or not, or None."""
+    return _run
+
+
+def current() -> dict[str, Any] | None:
+    """Return the run that `start` began in this process, saved or not, or None."""
+    return _run
 
 
 def save() -> Path:

@@ -11,7 +11,6 @@ from . import evaluation, losses
 from .ladder import EVIDENCE, METHODS, Rung
 from .losses import Estimate, Losses
 from .specialists import BASE
-from .verdicts import Verdict, exceeds
 
 Weights = np.ndarray | None
 Statistic = Callable[[int, Weights], np.ndarray]
@@ -205,16 +204,3 @@ def _advantage(
         column = rung.domains.index(domain)
         theirs, ours = (table.by_group(name, weights)[..., column] for name in (rival, method))
     return 100 * (theirs - ours) / theirs
-
-
-def judge_fall(rungs: Sequence[Rung]) -> tuple[Verdict, Estimate | None]:
-    """Does the gain fall with size? From the change between the ends; None with one rung."""
-    if len(rungs) < 2:
-        return Verdict.NOT_TESTABLE, None
-    found = change(rungs)
-    return exceeds(Estimate(-found.value, -found.high, -found.low), 0.0), found
-
-
-def judge_rival(found: Estimate | None) -> Verdict:
-    """Does the fused model beat a rival? From its (lowest) advantage; None was never run."""
-    return Verdict.NOT_TESTABLE if found is None else exceeds(found, 0.0)

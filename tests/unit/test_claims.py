@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalavai_helpers import artifacts, claim_rules, claims, consistency, published
+from kalavai_helpers import artifacts, claim_rules, claims, consistency, findings, published
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_second_derivation_takes_another_path(audit) -> None:
 def test_a_claim_says_what_it_must(claim) -> None:
     for id in claim.published:
         assert claim.number == pytest.approx(published.value(id), abs=0.51 * _place(claim.value))
-    assert claim.where in ("web page", "abstract")
+    assert claim.where in ("web page", "abstract", findings.OWN)
     assert claim.statement
     assert claim.section
     assert claim.reason, "a tolerance, or the lack of a check, has a reason"
