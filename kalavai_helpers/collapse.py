@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import artifacts, evaluation, pooled_fit
+from . import artifacts, corpora, evaluation, pooled_fit
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate
@@ -82,6 +82,7 @@ def study(
     found
         The cooperative's held-out ledger; every router is scored on its tokens.
     """
+    corpora.require_role(found.role, "heldout", "A study of collapse")
     key = artifacts.fingerprint(
         cooperative.fingerprint(),
         cooperative.tier.recipe(),
@@ -234,6 +235,7 @@ def skewed(fitting: Ledger, chunks: Sequence[int] = RELEASED_CHUNKS) -> tuple[to
     Weights (n,) that give each domain its share while all of its text stays; and the ledger of
     leading tokens of each domain, as many as the scarcest domain allows.
     """
+    corpora.require_role(fitting.role, "router", "Text for fitting in given proportions")
     groups = fitting.token_group
     counts = torch.bincount(groups, minlength=len(fitting.groups)).double()
     wanted = torch.tensor(chunks[: len(counts)]).double()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from . import corpora
 from .ledger import WEIGHT_AVERAGE, Ledger
 from .losses import Estimate, Losses
 from .protocols import Protocol as Protocol  # the published protocols, as options
@@ -21,14 +22,20 @@ from .routing import Router, fuse_log_probs, ledger_gates
 from .specialists import BASE
 
 
-def losses(ledger: Ledger, methods: dict[str, torch.Tensor] | None = None) -> Losses:
+def losses(
+    ledger: Ledger, methods: dict[str, torch.Tensor] | None = None, role: str = "heldout"
+) -> Losses:
     """Document sums of −log p for every column of a ledger, oracles, and further methods.
 
     Parameters
     ----------
     methods
         Further (n,) log-probabilities on the ledger's tokens, by name.
+    role
+        What the ledger's documents have to be: ``router`` to choose by cross-fitting, for nothing
+        that is reported.
     """
+    corpora.require_role(ledger.role, role, "Comparing methods")
     columns = {name: ledger.column(name) for name in ledger.models}
     columns |= oracles(ledger) | (methods or {})
 

@@ -205,6 +205,8 @@ def _keep(
 ) -> None:
     """Score the runs of one contributor and store the scores."""
     heldout, router = windows
+    for part, role in (*((p, "heldout") for p in heldout), *((p, "router") for p in router)):
+        corpora.require_role(part.role, role, "A score of a full run or of its probe")
     device = cooperative.tier.device()[0]
     name = path.name.partition("-")[0]
     probe, full = probe.to(device), full.to(device)

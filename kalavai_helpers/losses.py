@@ -6,8 +6,9 @@ resampled is what would differ if the experiment were done again: bases, sources
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,15 @@ N_RESAMPLES = 1000
 
 Weights = np.ndarray | None
 Statistic = Callable[[Weights], np.ndarray]
+_DOCUMENTS = ("tokens", "group", "source")
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval, and over what that was taken.
 
-    ``over`` names the units that were resampled (``sources``, ``documents``, ``recipes``, ``2 bases
-    and sources``) and ``units`` counts them; empty and 0 where an interval has another origin.
+    ``over`` names the units that were resampled (``sources``, ``documents``, ``recipes``, ``sources
+    and 3 seeds``) and ``units`` counts them (here the sources); empty and 0 where none were.
     """
 
     value: float
@@ -31,6 +33,10 @@ class Estimate:
     high: float
     over: str = ""
     units: int = 0
+
+    def row(self) -> dict[str, float]:
+        """The numbers alone, a row of a table: value, low, high."""
+        return {"value": self.value, "low": self.low, "high": self.high}
 
     @property
     def taken(self) -> str:
@@ -52,6 +58,12 @@ class Losses:
     group: np.ndarray
     groups: tuple[str, ...]
     source: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(getattr(self, name)) for name in _DOCUMENTS}
+        sizes |= {f"sums of {name}": len(sums) for name, sums in self.sums.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"Losses need one entry a document, not {sizes}")
 
     def by_group(self, method: str, weights: Weights = None) -> np.ndarray:
         """Mean loss a group in nats/token, (..., D); ``weights`` (..., n_documents) resample."""
@@ -92,19 +104,7 @@ class Losses:
         documents, intraclass correlation 0.3: a 95 % interval covers 87 and 91 %; whole sources
         cover 75 and 86, documents 63 and 65).
         """
-        rng = np.random.default_rng(0)
-        weights = np.zeros((N_RESAMPLES, len(self.tokens)))
-        for group in range(len(self.groups)):
-            members = np.flatnonzero(self.group == group)
-            names, source = np.unique(self.source[members], return_inverse=True)
-            n = len(names)
-            drawn = rng.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-            for index in range(n):
-                inside = members[source == index]
-                weights[:, inside] = rng.multinomial(
-                    drawn[:, index] * len(inside), np.full(len(inside), 1 / len(inside))
-                )
-        return weights
+        return _resamples(tuple(self.group.tolist()), tuple(self.source.tolist()))
 
     def interval(self, statistic: Statistic) -> Estimate:
         """Estimate of a statistic with a 95 % percentile interval over sources and documents.
@@ -120,49 +120,96 @@ class Losses:
         return percentile(statistic(None), statistic(self.resamples()), over, units)
 
 
+@lru_cache(maxsize=8)  # hundreds of intervals of a chapter share their documents
+def _resamples(group: tuple[int, ...], source: tuple[Hashable, ...]) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    weights = np.zeros((N_RESAMPLES, len(group)))
+    groups: dict[int, dict[Hashable, list[int]]] = {}
+    for index, (domain, name) in enumerate(zip(group, source, strict=True)):
+        groups.setdefault(domain, {}).setdefault(name, []).append(index)
+    for _, sources in sorted(groups.items()):
+        n = len(sources)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+        for inside, times in zip(sources.values(), drawn.T, strict=True):
+            n_inside = len(inside)
+            share = np.full(n_inside, 1 / n_inside)
+            weights[:, inside] = rng.multinomial(times * n_inside, share)
+    weights.flags.writeable = False
+    return weights
+
+
 def percentile(value: np.ndarray, drawn: np.ndarray, over: str, units: int) -> Estimate:
     """Estimate with the 95 % percentile interval of a statistic's resamples (N_RESAMPLES,)."""
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(value), float(low), float(high), over, units)
 
 
+def run_weights(bases: Sequence[Hashable]) -> np.ndarray:
+    """Shares of runs in resamples, (N_RESAMPLES, n_runs), each row adding up to 1.
+
+    As many bases as there are are drawn with replacement, then runs (seeds) within a drawn base.
+    Runs of one base share it, as documents share a source.
+    """
+    rng = np.random.default_rng(1)
+    names = list(dict.fromkeys(bases))
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES)
+    weights = np.zeros((N_RESAMPLES, len(bases)))
+    for index, name in enumerate(names):
+        runs = [k for k, base in enumerate(bases) if base == name]
+        inside = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), N_RESAMPLES)
+        weights[:, runs] = drawn[:, [index]] * inside / len(runs)
+    return weights / len(names)
+
+
 def over_runs(
     tables: Sequence[Losses],
-    statistic: Callable[[Losses, Weights], np.ndarray],
-    runs: str = "bases",
+    statistic: Callable[[int, Weights], np.ndarray],
+    bases: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """Mean over runs of a statistic, with a 95 % interval over runs, sources and documents.
 
-    Runs that share their documents differ by their bases or their seeds. Both are drawn: as many
-    runs as there are, then the documents, the same for all. The part of few runs is a lower bound:
-    a bootstrap of n values has (n − 1) / n of their variance, one run has none.
+    Bases are drawn, runs within a base, and the documents, the same for all runs. The part of few
+    runs is a lower bound: a bootstrap of n values has (n − 1) / n of their variance, and one run
+    has none: an interval over one base says nothing of another.
 
     Parameters
     ----------
     tables
         One a run, all on the same documents.
     statistic
-        Maps a run's losses and document weights (..., n_documents) to values (...).
-    runs
-        What the runs differ by, in the plural, for ``Estimate.over``.
+        Maps the index of a run and document weights (..., n_documents) to values (...).
+    bases
+        Whose base each run started from (``Cooperative.base_seed``); by default one base for all,
+        so that the runs are its seeds.
 
     Raises
     ------
     ValueError
-        If the runs were evaluated on other documents.
+        If the runs were evaluated on different documents, or ``bases`` has another length.
     """
     first, n = tables[0], len(tables)
+    bases = ["the one"] * n if bases is None else list(bases)
+    if len(bases) != n:
+        raise ValueError(f"{n} runs and the bases of {len(bases)}: name the base of each run")
     for table in tables[1:]:
-        if not np.array_equal(table.group, first.group) or not np.array_equal(
-            table.source, first.source
-        ):
-            raise ValueError("Runs on different documents cannot share a draw: compare them alone")
-    drawn = np.random.default_rng(1).integers(n, size=(N_RESAMPLES, n))
+        if not all(np.array_equal(getattr(table, k), getattr(first, k)) for k in _DOCUMENTS):
+            raise ValueError(
+                "The runs were evaluated on different documents, which cannot be drawn for all: "
+                "use runs of one text source and one split"
+            )
+    shares = run_weights(bases)
 
     def mean(weights: Weights) -> np.ndarray:
-        values = np.stack([statistic(table, weights) for table in tables], -1)
-        if weights is None:
-            return values.mean(-1)
-        return np.take_along_axis(values, drawn, -1).mean(-1)
+        values = np.stack([statistic(run, weights) for run in range(n)], -1)
+        return values.mean(-1) if weights is None else (values * shares).sum(-1)
 
-    return first.interval(mean)
+    found = first.interval(mean)
+    return replace(found, over=found.over + _runs(bases))
+
+
+def _runs(bases: Sequence[Hashable]) -> str:
+    """What runs add to ``Estimate.over``."""
+    n_runs, n_bases = len(bases), len(set(bases))
+    if n_bases == 1:
+        return f" and {n_runs} seeds" if n_runs > 1 else ""
+    return f" and {n_bases} bases" + (f" of {n_runs} runs" if n_runs > n_bases else "")

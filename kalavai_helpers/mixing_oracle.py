@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from . import corpora
 from .evaluation import Fused
 from .ledger import Ledger
 from .routing import fuse_log_probs
@@ -30,7 +31,10 @@ def route(fitting: Ledger, judged: Ledger) -> Fused:
     ------
     ValueError
         If groups or experts differ.
+    RoleError
+        If the weights would be fitted on anything but router documents.
     """
+    corpora.require_role(fitting.role, "router", "An oracle that mixes")
     if (fitting.groups, fitting.experts) != (judged.groups, judged.experts):
         raise ValueError(
             f"The weights are fitted on groups {fitting.groups} with experts {fitting.experts}, "

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import packing, progress
+from . import corpora, packing, progress
 from .packing import IGNORE
 from .routing import PooledRouter
 from .specialists import Cooperative
@@ -171,6 +171,7 @@ def fit_all(
 
     device, steps = cooperative.tier.device()[0], cooperative.tier.router_steps
     windows = packing.concatenate([cooperative.windows("heldout", d) for d in cooperative.domains])
+    corpora.require_role(windows.role, "heldout", "Scoring pooled routers")
     experts = [cooperative.model(d).to(device) for d in cooperative.domains]
     pool = build(cooperative, experts, windows)
     if device.type == "cuda":
@@ -220,6 +221,7 @@ def build(
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
         documents = cooperative.documents(name, role)
+        corpora.require_role(corpora.role_of(documents), role, "The published router")
         chunks = packing.pack(documents, cooperative.tokenizer, cooperative.tier.seq_len).input_ids
         rows = np.random.default_rng(0).permutation(len(chunks))[:most]
         chosen.append(chunks[rows])

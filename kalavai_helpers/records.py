@@ -188,11 +188,6 @@ def current() -> dict[str, Any] | None:
     return _run
 
 
-def current() -> dict[str, Any] | None:
-    """Return the run that `start` began in this process, saved or not, or None."""
-    return _run
-
-
 def save() -> Path:
     """Write the records of the current chapter atomically and return the file's path.
 

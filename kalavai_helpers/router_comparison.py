@@ -29,8 +29,7 @@ from . import (
     trunk_router,
 )
 from .ledger import Ledger
-from .losses import Losses
-from .scaling import over_seeds
+from .losses import Losses, over_runs
 from .specialists import BASE, Cooperative
 
 FOLDS = 2
@@ -175,7 +174,7 @@ def _fold(cooperative: Cooperative, fits: Mapping[str, Fit], k: int, folds: int)
 def cross_fitted(texts: Texts, fits: Mapping[str, Fit], k: int, folds: int = FOLDS) -> Losses:
     """Document sums on one part of the documents, of routers fitted on the other parts."""
     fold = torch.arange(texts.ledger.n_documents) % folds
-    return _losses(texts.of(fold != k), texts.of(fold == k), fits)
+    return _losses(texts.of(fold != k), texts.of(fold == k), fits, role="router")
 
 
 def _joined(parts: Sequence[Losses]) -> Losses:
@@ -185,6 +184,7 @@ def _joined(parts: Sequence[Losses]) -> Losses:
         sums={name: np.concatenate([p.sums[name] for p in parts]) for name in parts[0].sums},
         tokens=np.concatenate([p.tokens for p in parts]),
         group=np.concatenate([p.group for p in parts]),
+        source=np.concatenate([p.source for p in parts]),
     )
 
 
@@ -193,7 +193,9 @@ def _names(fits: Mapping[str, Fit]) -> list[str]:
     return [*fits, *with_base, MIXING, RIVAL]
 
 
-def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
+def _losses(
+    fitting: Texts, judged: Texts, fits: Mapping[str, Fit], role: str = "heldout"
+) -> Losses:
     """Document sums of routers fitted on some texts, on others; ``NAME drawn``: one expert drawn."""
     methods = {}
     for name in _names(fits):
@@ -206,7 +208,7 @@ def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
         log_probs = target.ledger.expert_log_probs
         methods[name] = routing.fuse_log_probs(gates, log_probs)
         methods[f"{name} drawn"] = (gates * log_probs).sum(1)
-    return evaluation.losses(judged.ledger, methods)
+    return evaluation.losses(judged.ledger, methods, role)
 
 
 def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[str, float]:
@@ -219,7 +221,7 @@ def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[
         return 100 * (top - table.equal_weight(lower)) / best
 
     def above(oracle: str, column: str) -> dict[str, float]:
-        found = over_seeds(
+        found = over_runs(
             tables,
             lambda s, w: tables[s].equal_weight(name, w) - tables[s].equal_weight(oracle, w),
         )
@@ -246,4 +248,5 @@ def _documents(found: Ledger, keep: torch.Tensor) -> Ledger:
         window=found.window[tokens].unique_consecutive(return_inverse=True)[1],
         group=found.group[keep],
         n_bytes=found.n_bytes[keep],
+        source=found.source[keep.numpy()],
     )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from . import router_checks
+from . import corpora, router_checks
 from .filtering import fixed_share
 from .ledger import Ledger
 
@@ -290,6 +290,7 @@ def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> Linear
     The ledger should hold documents that the specialists did not train on: on their own training
     text they look better than they are. Deterministic: starts from uniform gates.
     """
+    corpora.require_role(ledger.role, "router", "A linear router")
     router = LinearRouter(ledger.features.shape[1], len(ledger.experts))
     router_checks.check_ledger(router, ledger)
     return climb(router, ledger.features, ledger.expert_log_probs.float(), steps, penalty)

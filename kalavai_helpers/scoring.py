@@ -68,6 +68,7 @@ def score(
     -------
     The model as it is, and, by name, the logit mixture under each of the other gates.
     """
+    corpora.require_role(windows.role, "heldout", "Scoring a fused model")
     device = model.device
     # Logits of all experts are held at once: a large vocabulary leaves room for few sequences.
     a_sequence = windows.input_ids.shape[1] * len(model.config.experts) * model.config.vocab_size

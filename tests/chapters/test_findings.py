@@ -54,7 +54,7 @@ def test_every_gain_is_accounted_for_exactly(chapter):
     assert abs(found(chapter)["accounting_residual"]) < 1e-6
 
 
-def test_released_gains_are_accounted_for_and_the_collapse_shows_as_regret():
+def test_released_gains_are_accounted_for_and_the_collapse_shows_as_a_loss_above_the_oracle():
     prediction = found("06_prediction_formula")
     assert prediction["exact_conditions"] >= 41
     assert prediction["exact_error"] <= 0.35

@@ -130,9 +130,10 @@ def test_a_study_is_read_back_as_it_was_fitted_and_its_gain_adds_up(tiny, found,
     )
 
 
-def test_a_skewed_ledger_has_the_wanted_proportions(found):
-    weights, scarce = collapse.skewed(found, (8, 1, 1))
-    shares = torch.bincount(found.token_group, weights)
+def test_a_skewed_ledger_has_the_wanted_proportions(tiny):
+    fitting = ledger.build(tiny, "router")
+    weights, scarce = collapse.skewed(fitting, (8, 1, 1))
+    shares = torch.bincount(fitting.token_group, weights)
     assert (shares / shares.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1])
     kept = torch.bincount(scarce.token_group)
     assert (kept / kept.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.01)

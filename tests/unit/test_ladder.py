@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kalavai_helpers import figure_ladder, ladder, released_ladder, scaling, tiers
-from kalavai_helpers.losses import Losses
+from kalavai_helpers.losses import Losses, over_runs
 
 
 @pytest.mark.parametrize("name", ["ci", "laptop"])
@@ -121,7 +121,7 @@ def _losses(values, seed):
 def test_seeds_that_differ_widen_the_interval():
     def of(values):
         tables = [_losses({"x": value}, 0) for value in values]
-        return scaling.over_seeds(tables, lambda s, w: tables[s].equal_weight("x", w))
+        return over_runs(tables, lambda s, w: tables[s].equal_weight("x", w))
 
     same, apart = of([3.0, 3.0, 3.0]), of([2.5, 3.0, 3.5])
     assert apart.value == pytest.approx(same.value)
