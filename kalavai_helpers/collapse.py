@@ -17,7 +17,7 @@ from . import artifacts, corpora, evaluation, pooled_fit
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate
-from .pooled_fit import PooledMLP
+from .routing import PooledRouter
 from .specialists import BASE, CODE, Cooperative
 
 RELEASED_CHUNKS = (208_366, 13_703, 37_472, 1_485)
@@ -64,7 +64,7 @@ class Fit:
 
     condition: str
     seed: int
-    router: PooledMLP
+    router: PooledRouter
     looks: np.ndarray
     fused: Fused
 
@@ -108,7 +108,7 @@ def study(
         for seed in seeds:
             prefix = f"{condition.name}/{seed}/"
             part = {k[len(prefix) :]: v for k, v in saved[0].items() if k.startswith(prefix)}
-            router = PooledMLP(**saved[1])
+            router = PooledRouter(**saved[1])
             looks, log_probs = part.pop("looks"), part.pop("log_probs")
             router.load_state_dict(part)
             means = (share @ looks.double()).numpy()

@@ -186,6 +186,7 @@ def _timings() -> Iterator[Check]:
             if base and "tokens_per_sec" in metrics:
                 text = f"throughput({metrics['latency_ms']}; #512)"
                 yield Check("timing", metrics["tokens_per_sec"], text)
+            if base and "tokens_per_sec" in metrics and metrics["latency_ms"] != base:
                 text = f"ratio({metrics['latency_ms']}; {base})"
                 yield Check("timing", metrics["relative_latency"], text)
 

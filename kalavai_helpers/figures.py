@@ -21,7 +21,12 @@ import plotly.io as pio
 
 from kalavai_helpers.figure_curves import bars, curves, histogram
 from kalavai_helpers.figure_matrices import loss_matrix, routing_heatmap
-from kalavai_helpers.figure_style import DOMAIN_COLOURS, DOMAIN_DASHES, DOMAIN_SYMBOLS
+from kalavai_helpers.figure_style import (
+    DOMAIN_COLOURS,
+    DOMAIN_DASHES,
+    DOMAIN_SYMBOLS,
+    NEUTRAL,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,13 +49,16 @@ _counter = itertools.count(1)
 
 
 def gains(summary: pd.DataFrame) -> go.Figure:
-    """Draw the gain of every method of ``evaluation.summary`` over the best specialist.
+    """Draw the gain of every method of ``evaluation.summary`` over best specialist and base.
 
-    Selection by document or by token is left out: its scale would hide the methods.
+    Selection by document or by token is left out: its scale would hide the methods. Values and
+    intervals are printed of the gain over the best specialist; an open mark stands at the gain over
+    the base, where the summary has it.
     """
     shown = summary.drop(index=["document_oracle", "token_oracle"])
-    return bars(
-        [method.replace("_", " ") for method in shown.index],
+    labels = [method.replace("_", " ") for method in shown.index]
+    fig = bars(
+        labels,
         list(shown.gain),
         list(shown.gain_low),
         list(shown.gain_high),
@@ -60,6 +68,21 @@ def gains(summary: pd.DataFrame) -> go.Figure:
         x_title="gain over the best specialist, %",
         number_format="+.1f",
     )
+    if "gain_over_base" in shown:
+        fig.add_scatter(
+            x=list(shown.gain_over_base),
+            y=labels,
+            name="the same over the base",
+            mode="markers",
+            marker={
+                "size": 11,
+                "symbol": "diamond-open",
+                "color": NEUTRAL,
+                "line": {"width": 1.5, "color": NEUTRAL},
+            },
+            hovertemplate="%{y}<br>%{x:+.1f} over the base<extra></extra>",
+        )
+    return fig
 
 
 def show(

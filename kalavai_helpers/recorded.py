@@ -67,13 +67,13 @@ def keep_fused(tier: Tier, seed: int, source: str) -> Path:
     if not source.startswith(("folder-open:", "builtin")):
         raise ValueError(f"Weights trained on {source} may not be shipped: use folder-open:PATH")
     domains = corpora.choose(source, corpora.MAIN_DOMAINS)
-    run = experiment.run(Cooperative(tier, source, domains, seed))
+    run = experiment.run(Cooperative(tier, source, domains, seed, base_seed=seed))
     target = folder(tier.name) / "fused"
     run.model("evidence").half().save_pretrained(target)
     hf_tokenizer.save(run.cooperative.tokenizer, target)
     states, arguments = {}, {}
     for name, router in run.routers.items():
-        arguments[name] = router.arguments()
+        arguments[name] = {"name": router.name, **router.arguments()}
         states |= {f"{name}.{key}": value for key, value in router.state_dict().items()}
     artifacts.save_tensors(target / "routers.safetensors", states, arguments)
     return target
@@ -104,7 +104,7 @@ def fused(tier: str = "laptop") -> tuple[FusedForCausalLM, dict[str, Router], To
     states, arguments = artifacts.load_tensors(source / "routers.safetensors")
     routers = {}
     for name, options in arguments.items():
-        routers[name] = routing.make(name, **options)
+        routers[name] = routing.make(**{"name": name, **options})
         prefix = f"{name}."
         routers[name].load_state_dict(
             {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}

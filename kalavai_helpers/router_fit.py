@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from . import corpora, router_checks, routing
-from .learned_routers import LogLinearRouter, MLPRouter, linear_for
+from .learned_routers import LogLinearRouter, MLPRouter, PrefixMeanRouter, linear_for
 from .ledger import Ledger
 from .routing import EvidenceRouter, LinearRouter, Router
 
@@ -142,6 +142,25 @@ def fit_mlp(
     router_checks.check_ledger(router, ledger)
     _standardise(router, ledger)
     return _descend(router, ledger, seed, steps, batch_size, learning_rate, decay)
+
+
+def fit_prefix_mean(ledger: Ledger) -> PrefixMeanRouter:
+    """Fit the causal form of the published router, as :func:`routing.fit_linear` does its own."""
+    corpora.require_role(ledger.role, "router", "A router of prefix means")
+    router = PrefixMeanRouter(ledger.features.shape[1], len(ledger.experts))
+    router_checks.check_ledger(router, ledger)
+    return routing.climb(router, prefix_means(ledger), ledger.expert_log_probs.float())
+
+
+def prefix_means(ledger: Ledger) -> torch.Tensor:
+    """Mean (n, F) of a document's states up to each of its tokens, that token's included."""
+    features, document = ledger.features.double(), ledger.document
+    total = features.cumsum(0)
+    lengths = torch.bincount(document, minlength=ledger.n_documents)
+    first = (lengths.cumsum(0) - lengths)[document]
+    before = total[first] - features[first]
+    place = torch.arange(len(ledger)) - first + 1
+    return ((total - before) / place[:, None]).to(ledger.features)
 
 
 def fit_alpha(ledger: Ledger) -> EvidenceRouter:

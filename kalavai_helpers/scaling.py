@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ from . import evaluation
 from .ladder import EVIDENCE, METHODS, Rung
 from .losses import Estimate, Losses, Weights, over_runs
 from .specialists import BASE
-from .verdicts import Verdict, exceeds
 
 
 def _gain(table: Losses, method: str, experts: tuple[str, ...], weights: Weights) -> np.ndarray:
@@ -178,16 +176,3 @@ def _advantage(
         column = rung.domains.index(domain)
         theirs, ours = (table.by_group(name, weights)[..., column] for name in (rival, method))
     return 100 * (theirs - ours) / theirs
-
-
-def judge_fall(rungs: Sequence[Rung]) -> tuple[Verdict, Estimate | None]:
-    """Does the gain fall with size? From the change between the ends; None with one rung."""
-    if len(rungs) < 2:
-        return Verdict.NOT_TESTABLE, None
-    found = change(rungs)
-    return exceeds(replace(found, value=-found.value, low=-found.high, high=-found.low), 0.0), found
-
-
-def judge_rival(found: Estimate | None) -> Verdict:
-    """Does the fused model beat a rival? From its (lowest) advantage; None was never run."""
-    return Verdict.NOT_TESTABLE if found is None else exceeds(found, 0.0)

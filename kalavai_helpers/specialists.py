@@ -7,7 +7,7 @@ shared between them while they train.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BASE = "base"
 BASE_SEED = 42
-"""The base is one checkpoint for all seeds, as published; seeds vary the specialists."""
+"""Of the base that chapters share: one checkpoint for all seeds of the specialists, as published."""
 
 # fmt: off
 BASE_FIELDS = (
@@ -41,30 +41,32 @@ PROBE_BYTES_PER_TOKEN = 6
 
 @dataclass(frozen=True)
 class Cooperative:
-    """Who takes part: tier, text source, domains (= contributors) and seed.
+    """Who takes part: tier, text source, domains (= contributors), seeds of specialists and base.
 
-    Everything else follows from these four and is read from the store or made on first use.
+    Everything else follows from these and is read from the store or made on first use. A base
+    from the Hub is the same for every ``base_seed``.
     """
 
     tier: Tier
     corpora: str
     domains: tuple[str, ...]
     seed: int
+    base_seed: int = BASE_SEED
 
     def __reduce__(self) -> tuple[type, tuple]:
-        """Travel to another process as four fields.
+        """Travel to another process as fields alone.
 
         A base that went along would be large, and would no longer collect its hidden states.
         """
-        return Cooperative, (self.tier, self.corpora, self.domains, self.seed)
+        return Cooperative, tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def base_key(self) -> str:
         """Fingerprint of everything that makes the base."""
-        mix = [d.id for d in self.base_documents] if self.tier.hub_id is None else []
+        ours = self.tier.hub_id is None
         return artifacts.fingerprint(
             {name: getattr(self.tier, name) for name in BASE_FIELDS},
-            mix,
+            ([d.id for d in self.base_documents], self.base_seed) if ours else (),
             artifacts.code_digest(CODE),
             artifacts.versions("torch", "transformers", "tokenizers"),
         )
@@ -138,7 +140,7 @@ class Cooperative:
     def _base(self) -> PreTrainedModel:
         if self.tier.hub_id is not None:
             return models.load_base(self.tier)
-        model = models.new_base(self.tier, self.tokenizer.get_vocab_size(), BASE_SEED)
+        model = models.new_base(self.tier, self.tokenizer.get_vocab_size(), self.base_seed)
         model.load_state_dict(self._saved(BASE)[0])
         return model
 
@@ -149,9 +151,9 @@ class Cooperative:
         tier = self.tier
         device, dtype, _ = tier.device()
         if name == BASE:
-            model = models.new_base(tier, self.tokenizer.get_vocab_size(), BASE_SEED)
-            documents, task = self.base_documents, "base"
-            recipe = training.Recipe(tier.base_steps, tier.batch_size, tier.base_lr, BASE_SEED)
+            model = models.new_base(tier, self.tokenizer.get_vocab_size(), self.base_seed)
+            documents, task = self.base_documents, f"base (seed {self.base_seed})"
+            recipe = training.Recipe(tier.base_steps, tier.batch_size, tier.base_lr, self.base_seed)
         else:
             model = self.model(BASE)
             documents, task = self.documents(name, "train"), f"specialist {name} (seed {self.seed})"
@@ -190,10 +192,10 @@ class Cooperative:
 def train_all(cooperatives: list[Cooperative]) -> None:
     """Train every specialist of the cooperatives, side by side, one thread each.
 
-    The base comes first and uses all threads. On a GPU the specialists go one after another.
+    Bases come first; a base that is alone uses all threads. On a GPU they go one after another.
     """
-    for cooperative in cooperatives:
-        cooperative.model(BASE)
+    ours = {c.path(BASE): c for c in cooperatives if c.tier.hub_id is None}
+    parallel.side_by_side([partial(c.train, BASE) for p, c in ours.items() if not p.exists()])
     jobs = [
         partial(cooperative.train, domain)
         for cooperative in cooperatives

@@ -54,10 +54,10 @@ def test_cached_states_give_what_the_fused_model_gives(tiny, pool, found):
     windows = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
     from kalavai_helpers import scoring
 
-    log_probs, gates, _ = scoring.score(model, windows, "test")
+    scored, _ = scoring.score(model, windows, "test")
     ours = pooled_fit.score(list(experts.values()), windows, looks[-1:], pool.heads)
-    assert torch.allclose(gates, looks[-1][found.window].double(), atol=1e-4)
-    assert torch.allclose(log_probs, ours[0].double(), atol=1e-3)
+    assert torch.allclose(scored.gates, looks[-1][found.window].double(), atol=1e-4)
+    assert torch.allclose(scored.log_probs, ours[0].double(), atol=1e-3)
 
 
 def test_a_seed_decides_a_fit_and_another_seed_gives_another(pool):

@@ -9,10 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalavai_helpers import artifacts, evaluation, ledger, verdicts
-from kalavai_helpers.evaluation import Estimate
+from kalavai_helpers import artifacts, evaluation, exercises, ledger
 from kalavai_helpers.ledger import Ledger
-from kalavai_helpers.verdicts import Verdict
 
 
 def random_ledger(seed, n_documents=9, n_experts=3):
@@ -169,28 +167,10 @@ def test_ledger_scores_are_the_model_s_own(tiny):
     assert found.features.shape == (len(found), tiny.tier.hidden_size)
 
 
-@pytest.mark.parametrize(
-    ("estimate", "expected"),
-    [
-        (Estimate(1, 0.5, 2), Verdict.REPRODUCED),
-        (Estimate(-1, -2, -0.5), Verdict.CONTRADICTED),
-        (Estimate(0.1, -0.5, 0.5), Verdict.AMBIGUOUS),
-    ],
-)
-def test_a_verdict_follows_from_the_interval(estimate, expected):
-    assert verdicts.exceeds(estimate, 0.0) is expected
-
-
-def test_equality_within_a_tolerance_has_three_outcomes():
-    assert verdicts.within(Estimate(0, -0.1, 0.1), 0, 0.2) is Verdict.REPRODUCED
-    assert verdicts.within(Estimate(1, 0.5, 1.5), 0, 0.2) is Verdict.CONTRADICTED
-    assert verdicts.within(Estimate(0.2, -0.1, 0.5), 0, 0.2) is Verdict.AMBIGUOUS
-
-
 def test_an_exercise_checker_rejects_a_wrong_answer(capsys):
-    verdicts.check(1.0, 1.0)
+    exercises.check(1.0, 1.0)
     assert "[OK]" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="Not yet"):
-        verdicts.check(1.1, 1.0)
+        exercises.check(1.1, 1.0)
     with pytest.raises(AssertionError, match="Not yet"):
-        verdicts.check(math.nan, 1.0)
+        exercises.check(math.nan, 1.0)
