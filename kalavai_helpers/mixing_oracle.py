@@ -30,9 +30,11 @@ def route(fitting: Ledger, judged: Ledger) -> Fused:
     Raises
     ------
     ValueError
-        If groups or experts differ, or ``fitting`` are not router documents.
+        If groups or experts differ.
+    RoleError
+        If the weights would be fitted on anything but router documents.
     """
-    corpora.require_role(fitting.role, "router", "The weights of a mixing oracle")
+    corpora.require_role(fitting.role, "router", "An oracle that mixes")
     if (fitting.groups, fitting.experts) != (judged.groups, judged.experts):
         raise ValueError(
             f"The weights are fitted on groups {fitting.groups} with experts {fitting.experts}, "

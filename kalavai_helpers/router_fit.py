@@ -146,7 +146,7 @@ def fit_mlp(
 
 def fit_prefix_mean(ledger: Ledger) -> PrefixMeanRouter:
     """Fit the causal form of the published router, as :func:`routing.fit_linear` does its own."""
-    corpora.require_role(ledger.role, "router", "A router of prefix means")
+    corpora.require_role(ledger.role, "router", "A router that reads the prefix")
     router = PrefixMeanRouter(ledger.features.shape[1], len(ledger.experts))
     router_checks.check_ledger(router, ledger)
     return routing.climb(router, prefix_means(ledger), ledger.expert_log_probs.float())

@@ -175,6 +175,27 @@ def test_curves_refuse_a_series_that_does_not_fit(y):
         figures.curves([{"name": "code", "x": [0, 1], "y": y}], "step", "loss")
 
 
+def test_gains_show_base_and_best_specialist_as_references_of_every_method():
+    rows = {
+        "code": ("specialist", 0.0, -2.0),
+        "evidence": ("fused", 13.0, 11.0),
+        "document_oracle": ("oracle", 14.0, 12.0),
+        "token_oracle": ("oracle", 19.0, 17.0),
+    }
+    columns = ["kind", "gain", "gain_over_base"]
+    summary = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    summary["gain_low"], summary["gain_high"] = summary.gain - 1, summary.gain + 1
+    fig = figures.gains(summary)
+    (over_base,) = [trace for trace in fig.data if trace.name and "base" in trace.name]
+    assert list(over_base.x) == [-2.0, 11.0]
+    assert list(over_base.y) == ["code", "evidence"]
+    assert over_base.marker.symbol not in {t.marker.symbol for t in fig.data if t is not over_base}
+    assert fig.layout.showlegend is not False
+    # A summary recorded without that column is drawn without it.
+    older = figures.gains(summary.drop(columns="gain_over_base"))
+    assert not [trace for trace in older.data if trace.name and "base" in trace.name]
+
+
 def test_bars_print_each_value_with_its_interval():
     fig = figures.bars(["a", "b"], [1.0, 2.0], [0.5, 1.8], [1.25, 2.5], 1.5)
     assert {"<b>1.000</b>", "<b>2.000</b>"} <= {note.text for note in fig.layout.annotations}
