@@ -30,7 +30,6 @@ from kalavai_helpers.prose import Quantity
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-VERDICTS = ("reproduced", "contradicted", "ambiguous", "not-testable")
 
 
 class _NumberRole(SphinxRole):

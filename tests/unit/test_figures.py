@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
@@ -22,18 +23,28 @@ def spec_of(html: str) -> dict:
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """Show a figure as the book's executor does and return the HTML it left."""
-    outputs = []
+def outputs(monkeypatch):
+    """Everything that is displayed, as the book's executor keeps it: form → content."""
+    kept = []
+
+    def display(shown, raw=False):
+        kept.append(shown if raw else {"text/html": shown.data})
+
     monkeypatch.setenv("KALAVAI_BOOK", "1")
     monkeypatch.setenv("KALAVAI_CHAPTER", "01_protocol")
-    monkeypatch.setattr("IPython.display.display", outputs.append)
+    monkeypatch.setattr("IPython.display.display", display)
+    return kept
+
+
+@pytest.fixture
+def shown(outputs):
+    """Show a figure as the book's executor does and return the HTML of its page."""
 
     def run(fig, **options):
         outputs.clear()
         figures.show(fig, **{"alt": "losses fall", "table": pd.DataFrame({"x": [1.0]}), **options})
-        assert len(outputs) == 1, "a figure must be one output"
-        return outputs[0].data
+        figure, notes = (output["text/html"] for output in outputs)
+        return figures.joined(figure, notes)
 
     return run
 
@@ -63,6 +74,30 @@ def test_book_output_has_alternative_table_caption_and_a_reserved_height(shown):
     assert "<figcaption>Over a &lt; b.</figcaption>" in html
     assert html.count("<table") == 1
     assert spec_of(html)["layout"]["height"] == 333
+
+
+def test_the_same_output_draws_in_jupyterlab_and_what_stands_under_it_follows(outputs):
+    fig = figures.loss_matrix(np.eye(3), DOMAINS, DOMAINS, "A title of its own")
+    figures.show(fig, alt="ones on the diagonal", table=None, caption="Made up.", height=333)
+    figure, notes = outputs
+    layout = figure["application/vnd.plotly.v1+json"]["layout"]
+    assert layout["title"]["text"] == "A title of its own"
+    assert layout["height"] == 333
+    assert "Made up." in notes["text/html"]
+    assert "ones on the diagonal" in notes["text/html"]
+
+
+def test_a_reader_who_runs_a_chapter_has_caption_alternative_and_table(outputs, monkeypatch):
+    monkeypatch.delenv("KALAVAI_BOOK")
+    monkeypatch.setattr("plotly.graph_objects.Figure.show", lambda fig: None)
+    figures.show(simple(), alt="a line", table=pd.DataFrame({"x": [1.0]}), caption="Made up.")
+    (notes,) = outputs
+    assert all(part in notes["text/html"] for part in ("Made up.", "a line", "<table"))
+
+
+def test_plotly_figure_that_is_not_in_the_house_style_is_shown(shown):
+    for fig in (go.Figure(go.Scatter(y=[1, 2])), go.Figure({"layout": {"template": "none"}})):
+        assert spec_of(shown(fig))["layout"]["margin"]["t"] > 0
 
 
 def test_text_of_a_figure_cannot_end_its_script(shown):
