@@ -3,8 +3,8 @@
 `data/claims.csv` holds one statement a row, in the book's words, and how it is recomputed; no
 verdict is written there. A recomputation reads ``rule(argument; argument)``. An argument is a
 pattern of ids (``*`` stands for anything, several patterns are separated by commas) whose values
-are meant, ``&pattern`` (the ids themselves), numbers ``#500,1000`` or a name ``@n8``. ``mean rule(…{seed}…)`` and ``std rule(…{seed}…)`` go over the
-seeds 42, 137 and 2026.
+are meant, ``&pattern`` (the ids themselves), numbers ``#500,1000`` or a name ``@n8``.
+``mean rule(…{seed}…)`` and ``std rule(…{seed}…)`` go over the seeds 42, 137 and 2026.
 
 Several readings of one statement are separated by ``||``. The first is the statement as it stands;
 every other one says in brackets what it is and why it is there, as ``[open: which seeds is not
@@ -13,6 +13,9 @@ said] rule(…)``. See `READINGS` for which of them decide.
 A statement that released values contradict is derived twice: ``second`` holds another derivation,
 through other released values. Where there is none, or it agrees with the statement, the verdict is
 no stronger than *ambiguous*.
+
+Statements are dated. Web page and abstract are older than the discussion of August 2026; its log
+and the changed paper have statements of their own, some of which replace older ones.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import kalavai_helpers.discussion_rules  # noqa: F401  its rules join those of claim_rules
 from kalavai_helpers import artifacts, claim_rules, prediction, published
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class Claim:
     id, statement, section
         Name, our words, and the part of the page that it stands in.
     where
-        ``web page`` or ``abstract``.
+        ``web page``, ``abstract``, ``paper, August 2026`` or ``discussion log``.
     value
         As printed; ``<`` or ``>`` before a bound, ``true`` for a condition.
     unit, protocol, kind
@@ -85,7 +89,7 @@ class Claim:
     front
         Place on the front page, or empty.
     since, superseded
-        When it was stated, and what took its place since, or empty.
+        When it was stated, and the id of the statement that took its place since, or empty.
     """
 
     id: str

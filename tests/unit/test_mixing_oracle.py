@@ -53,8 +53,8 @@ def two_ledgers(names=("red", "green", "blue")):
     """Router and held-out ledger of the same domains with other scores."""
     plain = ledger_of(np.ones((len(names) + 1, len(names))), names)
     return [
-        replace(plain, log_probs=scores(seed, len(plain), len(names) + 1).float())
-        for seed in (5, 6)
+        replace(plain, log_probs=scores(seed, len(plain), len(names) + 1).float(), role=role)
+        for seed, role in ((5, "router"), (6, "heldout"))
     ]
 
 

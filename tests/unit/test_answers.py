@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kalavai_helpers import artifacts, claims, findings, records, verdicts
+from kalavai_helpers import artifacts, boxes, claims, findings, records, verdicts
 from kalavai_helpers.verdicts import Kind, Level, Word
 
 ROOT = artifacts.project_root()
@@ -18,11 +18,11 @@ def entry(value, low=None, high=None, unit="%", seeds=None):
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Write runs into a folder of their own: ``world(tier, chapter, {name: entry})``."""
+    loaded, audit = claims.load(), findings.audit()
     monkeypatch.setattr(artifacts, "data", lambda: tmp_path / "data")
     monkeypatch.setattr(records, "_run", None)
-    loaded, audit = claims.load(), findings._audit()
     monkeypatch.setattr(claims, "load", lambda: loaded)
-    monkeypatch.setattr(findings, "_audit", lambda: audit)
+    monkeypatch.setattr(findings, "audit", lambda: audit)
 
     def write(tier, chapter, entries, corpora="folder", built=False):
         folder = tmp_path / ("_build/records" if built else "data/recorded") / tier
@@ -102,6 +102,14 @@ def test_a_value_without_interval_decides_nothing(world):
     assert findings.of("fused-beats-best", None, world.root).run is Word.UNCLEAR
 
 
+def test_a_run_that_repeats_recorded_timings_is_no_evidence_of_its_own(world):
+    timing = entry(2.3, 2.2, 2.4, "x") | {"protocol": "recorded timings, half the blocks frozen"}
+    for tier, text, built in (("ci", "builtin", True), ("laptop", "folder", False)):
+        world(tier, "08_fused_model", {"time_dense": timing}, text, built=built)
+    (one,) = findings.of("overhead", "ci", world.root).evidence
+    assert one.tier == "laptop"
+
+
 def test_an_unknown_claim_is_named():
     with pytest.raises(KeyError, match="no claim 'no-such'"):
         findings.of("no-such")
@@ -150,7 +158,7 @@ def test_chapters_show_claims_that_exist_and_test_there():
 def test_a_box_reads_as_text_and_as_html_alike(world, capsys):
     world("laptop", "01_protocol", {"gain_evidence": entry(16, 15, 17)})
     found = findings.of("fused-beats-best", None, world.root)
-    page, text = findings.box(found), findings.plain(found)
+    page, text = boxes.box(found), boxes.plain(found)
     for said in (found.answer, found.claim.statement, found.evidence[0].found, Word.SEEN.value):
         assert said in re.sub("<[^>]+>", "", page)
         assert said in text
@@ -161,11 +169,11 @@ def test_a_box_reads_as_text_and_as_html_alike(world, capsys):
 def test_the_summary_counts_the_rows_by_word_and_level(world):
     world("laptop", "01_protocol", {"gain_evidence": entry(16, 15, 17)})
     found = findings.front(None, world.root)
-    told = dict(findings.summary(found))
-    assert "1 statement" in told["In small models"]
-    assert "1 seen" in told["In small models"]
-    assert "Nothing ran as replication" in told["Unknown"]
-    assert f"{len(found) - 1} of the {len(found)} statements" in told["Unknown"]
+    told = dict(boxes.summary(found))
+    assert "1 statement" in told["What was seen: small models"]
+    assert "seen 1" in told["What was seen: small models"]
+    assert "Nothing ran as replication" in told["What is unknown"]
+    assert f"{len(found) - 1} of the {len(found)} statements" in told["What is unknown"]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,7 @@ def test_the_summary_counts_the_rows_by_word_and_level(world):
         (15.97333, 15.106, 16.821, "15.97\u202f% [15.11, 16.82]"),
         (0.0503, 0.0379, 0.0635, "0.050\u202f% [0.038, 0.064]"),
         (-0.5, -1.0, -0.25, "\u22120.50\u202f% [\u22121.00, \u22120.25]"),
+        (10, 0.25, 44.5, "10.0\u202f% [0.2, 44.5]"),
         (3, 3, 3, "3\u202f%, exact"),
         (3.3e-6, None, None, "3.3\u202f·\u202f10⁻⁶\u202f%"),
     ],
