@@ -31,6 +31,9 @@ class Tier:
         Windows in one optimiser step.
     base_steps, base_lr, specialist_steps, specialist_lr
         Optimiser steps and peak learning rate.
+    base_schedule
+        Length of the base's learning-rate schedule in multiples of ``base_steps``: 1 ends with a
+        rate of zero, more leaves the base in the middle of its training.
     frozen_layers
         k: embedding and first k blocks stay as in the base.
     base_bytes, train_bytes, heldout_bytes
@@ -56,6 +59,7 @@ class Tier:
     batch_size: int = 16
     base_steps: int = 600
     base_lr: float = 3e-3
+    base_schedule: float = 1.0
     specialist_steps: int = 200
     specialist_lr: float = 1.5e-3
     frozen_layers: int = 1
