@@ -111,7 +111,7 @@ class Baseline:
         for domain in coop.domains:
             text = coop.documents(domain, "train")
             chunks = packing.pack(text, coop.tokenizer, coop.tier.seq_len)
-            found.append(Chunks(chunks.input_ids, chunks.document + documents))
+            found.append(replace(chunks, document=chunks.document + documents))
             documents += len(text)
         return [self._seen(part) for part in found] if self.kind == EXPOSURE else found
 
@@ -120,7 +120,7 @@ class Baseline:
         steps = self.cooperative.tier.specialist_steps
         recipe = replace(self.recipe, steps=steps)
         rows = np.concatenate([recipe.rows(len(part), step) for step in range(steps)])
-        return Chunks(part.input_ids[rows], part.document[rows])
+        return Chunks(part.input_ids[rows], part.document[rows], part.role)
 
     def exposure(self) -> dict[str, int]:
         """Training sequences this model reads, by domain, repeats included."""
@@ -147,6 +147,7 @@ class Baseline:
             Chunks(
                 np.concatenate([part.input_ids for part in self._parts]),
                 np.concatenate([part.document for part in self._parts]),
+                self._parts[0].role,
             ),
             self.recipe,
             self.path,

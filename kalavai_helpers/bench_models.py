@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -201,6 +202,8 @@ def recorded_subject(router_bytes: int, source: str = "builtin") -> tuple[Subjec
         window=torch.arange(len(real)).repeat_interleave(real),
         group=torch.arange(len(DOMAINS)).repeat_interleave(counts),
         n_bytes=torch.tensor([len(document.text.encode()) for document in joined.documents]),
+        role=joined.role,
+        source=np.array([document.unit for document in joined.documents]),
     )
     base = whole.pop(BASE)
     frozen = fused.config.frozen_layers

@@ -67,7 +67,7 @@ def fits(cooperative: Cooperative, plan: Plan) -> Iterator[Measurement]:
     found = interleaved(calls, plan.router_repeats, warmup=0)
     windows = packing.concatenate([cooperative.windows("heldout", d) for d in domains])
     seen = trunk_router.read(base, frozen, windows)
-    fused = {PUBLISHED: scoring.score(published(), windows, PUBLISHED)[0]}
+    fused = {PUBLISHED: scoring.score(published(), windows, PUBLISHED)[0].log_probs}
     for name, fit in routers.items():
         router = fit()
         gates = (
@@ -174,7 +174,7 @@ def _training_text(cooperative: Cooperative) -> packing.Chunks:
         for domain in cooperative.domains
     ]
     ids, owners = zip(*((part.input_ids, part.document) for part in parts), strict=True)
-    return packing.Chunks(np.concatenate(ids), np.concatenate(owners))
+    return packing.Chunks(np.concatenate(ids), np.concatenate(owners), parts[0].role)
 
 
 def _equal(one: Router, other: Router) -> bool:

@@ -31,7 +31,7 @@ def measure(tier: Tier, plan: Plan) -> Iterator[Measurement]:
     """Seconds of a step of each loop, all that happens between two steps counted in."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, tier.vocab_size, (8 * tier.batch_size, tier.seq_len + 1))
-    chunks = packing.Chunks(ids.astype(np.int32), np.zeros_like(ids))
+    chunks = packing.Chunks(ids.astype(np.int32), np.zeros_like(ids), "train")
     loops = {OURS: _ours, BARE: _bare, PUBLISHED: _published}
     steps = plan.training_steps
     found = in_turns(

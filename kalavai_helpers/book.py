@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import gzip
 import json
 import os
 import re
@@ -14,11 +16,11 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from plotly.offline import get_plotlyjs
 
-from kalavai_helpers import artifacts
+from kalavai_helpers import artifacts, figures
 
 MAX_PAGE_BYTES = 400_000
-FIGURE = 'class="kv-figure"'
 _PROSE = (".md", ".bib", ".svg", ".png")
 # Pages that Sphinx adds to those of the table of contents.
 _EXTRA_PAGES = {"genindex", "search"}
@@ -55,7 +57,7 @@ def build(tier: str = "ci", *, root: Path | None = None) -> Path:
     _stage(root, executed)
     _sphinx(root, tier)
     html = root / "_build" / "html"
-    _publish_notebooks(html / "ipynb", executed)
+    _publish_notebooks(html / "ipynb", executed, root / "book" / "_ext" / "figures.js")
     check(html, pages, executed)
     return html / "index.html"
 
@@ -108,7 +110,11 @@ def _stage(root: Path, executed: dict[str, Path]) -> None:
 
 
 def _page_notebook(path: Path) -> bytes:
-    """Return an executed notebook as its page shows it: without papermill's repeated parameters."""
+    """Return an executed notebook as its page shows it.
+
+    Without papermill's repeated parameters, and with each figure and its notes as one output, in
+    the form that the site draws.
+    """
     notebook = nbformat.read(path, as_version=4)
     declared: dict[str, object] = {}
     for cell in notebook.cells:
@@ -118,7 +124,23 @@ def _page_notebook(path: Path) -> bytes:
         # Where they differ from the declared ones the page shows what was really run.
         if "injected-parameters" in tags and _assignments(cell.source) == declared:
             cell.metadata["tags"] = [*tags, "remove-cell"]
+        cell.update(_page_outputs(cell))
     return (nbformat.writes(notebook) + "\n").encode()
+
+
+def _page_outputs(cell: nbformat.NotebookNode) -> dict[str, list[nbformat.NotebookNode]]:
+    outputs: list[nbformat.NotebookNode] = []
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        html = data.get("text/html", "")
+        if figures.FIGURE in html:
+            data.pop(figures.PLOTLY, None)
+        if figures.NOTES in html and outputs:
+            above = outputs[-1].get("data", {})
+            above["text/html"] = figures.joined(above["text/html"], html)
+        else:
+            outputs.append(output)
+    return {"outputs": outputs} if outputs else {}
 
 
 def _assignments(source: str) -> dict[str, object]:
@@ -154,13 +176,56 @@ def _sphinx(root: Path, tier: str) -> None:
         raise BuildError("Jupyter Book refused the sources:\n" + "\n".join(dict.fromkeys(told)))
 
 
-def _publish_notebooks(folder: Path, executed: dict[str, Path]) -> None:
-    """Copy the executed notebooks to where the pages link them."""
+def _publish_notebooks(folder: Path, executed: dict[str, Path], script: Path) -> None:
+    """Write the executed notebooks, as a reader downloads them, to where the pages link them."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {p.name for p in folder.iterdir()} - {p.name for p in executed.values()}:
         (folder / stale).unlink()
+    drawing = _drawing(script.read_text("utf-8"))
     for path in executed.values():
-        artifacts.write_bytes(folder / path.name, path.read_bytes())
+        notebook = nbformat.read(path, as_version=4)
+        artifacts.write_bytes(folder / path.name, _download(notebook, drawing))
+
+
+def _download(notebook: nbformat.NotebookNode, drawing: str) -> bytes:
+    """Return an executed notebook that reads well in JupyterLab and through nbconvert.
+
+    Sentences stay outputs of their cells, so that a reader who runs the notebook again reads his
+    own numbers; as Markdown cells they would still say the book's.
+    """
+    drawn = None
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            # JupyterLab collapses the input by itself; nbconvert leaves it out if it reads this.
+            cell.metadata["transient"] = {"remove_source": True}
+        for output in cell.get("outputs", []):
+            if figures.FIGURE in output.get("data", {}).get("text/html", ""):
+                drawn = output["data"]
+    if drawn is not None:
+        # nbconvert prefers HTML to plotly's JSON, so that the HTML has to draw itself there.
+        drawn["text/html"] += drawing
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def _drawing(script: str) -> str:
+    """Return HTML that draws all figures of its page: plotly.js, and the site's own script.
+
+    Packed, plotly.js is 2 MB and not 4.8; fetched from another site, figures would need a network.
+    """
+    packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return f"""<script type="text/plain" id="kv-plotly">{packed}</script>
+<script>
+(async () => {{
+  if (!window.Plotly) {{
+    const packed = atob(document.getElementById("kv-plotly").textContent);
+    const bytes = Uint8Array.from(packed, (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    (0, eval)(await new Response(stream).text());
+  }}
+  {script}
+  window.dispatchEvent(new Event("beforeprint")); // all at once: paper has no scrolling
+}})();
+</script>"""
 
 
 def check(html: Path, pages: list[str], executed: dict[str, Path]) -> None:
@@ -178,7 +243,7 @@ def check(html: Path, pages: list[str], executed: dict[str, Path]) -> None:
             faults.append(
                 f"{page}: {len(content):,} bytes of HTML, the limit is {MAX_PAGE_BYTES:,}"
             )
-        drawn = content.decode().count(FIGURE)
+        drawn = content.decode().count(figures.FIGURE)
         made = figures_in(executed[page]) if page in executed else 0
         if drawn != made:
             faults.append(f"{page}: {drawn} figures on the page, {made} in the notebook")
@@ -192,5 +257,5 @@ def figures_in(notebook: Path) -> int:
     for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             text = output.get("data", {}).get("text/html", "")
-            count += "".join(text).count(FIGURE)
+            count += "".join(text).count(figures.FIGURE)
     return count

@@ -8,7 +8,8 @@ notation in which a claim names its rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -151,6 +152,12 @@ def scaled(a: np.ndarray, factor: np.ndarray) -> float:
 
 
 @rule
+def reduced(before: np.ndarray, percent: np.ndarray) -> float:
+    """A loss after a stated reduction in percent."""
+    return value(before) * (1 - value(percent) / 100)
+
+
+@rule
 def perplexity(a: np.ndarray) -> float:
     """Mean of exp(loss)."""
     return float(np.exp(a).mean())
@@ -223,6 +230,18 @@ def remainder_above(a: np.ndarray, limit: np.ndarray) -> float:
 
 
 @rule
+def remainder(*parts: np.ndarray) -> float:
+    """What the means of the arguments leave of one."""
+    return float(1 - sum(part.mean() for part in parts))
+
+
+@rule
+def gain_exceeds(limit: np.ndarray, fused: np.ndarray, models: np.ndarray) -> float:
+    """The gain over the best of several equal-weight losses is above the limit, in percent."""
+    return _true(gain(models, fused) > value(limit))
+
+
+@rule
 def contains(a: np.ndarray, wanted: np.ndarray) -> float:
     """One of the values is the wanted one."""
     return _true(np.isin(wanted, a).all())
@@ -254,6 +273,25 @@ def same_order(*pairs: np.ndarray) -> float:
 def go(divergences: np.ndarray, gains: np.ndarray) -> float:
     """Every run passes the released rule: mean divergence above 15 % and gain above 7 %."""
     return _true(((divergences > 15) & (gains > 7)).all())
+
+
+# Experts: the name of a released token's gate ends with the expert that has it.
+
+
+def _switches(experts: list[str]) -> int:
+    return sum(a != b for a, b in pairwise(experts))
+
+
+def _experts(names: Sequence[str]) -> list[str]:
+    return [name.partition("/top_gate_")[2].partition("/")[0] for name in names]
+
+
+@rule
+def switches_if(names: Sequence[str], place: np.ndarray, expert: str, stored: np.ndarray) -> float:
+    """The stored number of switches is what the tokens give if one of them went to ``expert``."""
+    experts = _experts(names)
+    experts[int(value(place))] = expert
+    return _true(_switches(experts) == value(stored))
 
 
 # Positions.

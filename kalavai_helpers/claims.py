@@ -2,10 +2,20 @@
 
 `data/claims.csv` holds one statement a row, in the book's words, and how it is recomputed; no
 verdict is written there. A recomputation reads ``rule(argument; argument)``. An argument is a
-pattern of ids (``*`` stands for anything, several patterns are separated by commas), numbers
-``#500,1000`` or a name ``@n8``. ``mean rule(…{seed}…)`` and ``std rule(…{seed}…)`` go over the
-seeds 42, 137 and 2026. Recomputations of one statement from different released values are
-separated by ``||``.
+pattern of ids (``*`` stands for anything, several patterns are separated by commas) whose values
+are meant, ``&pattern`` (the ids themselves), numbers ``#500,1000`` or a name ``@n8``.
+``mean rule(…{seed}…)`` and ``std rule(…{seed}…)`` go over the seeds 42, 137 and 2026.
+
+Several readings of one statement are separated by ``||``. The first is the statement as it stands;
+every other one says in brackets what it is and why it is there, as ``[open: which seeds is not
+said] rule(…)``. See `READINGS` for which of them decide.
+
+A statement that released values contradict is derived twice: ``second`` holds another derivation,
+through other released values. Where there is none, or it agrees with the statement, the verdict is
+no stronger than *ambiguous*.
+
+Statements are dated. Web page and abstract are older than the discussion of August 2026; its log
+and the changed paper have statements of their own, some of which replace older ones.
 """
 
 from __future__ import annotations
@@ -21,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import kalavai_helpers.discussion_rules  # noqa: F401  its rules join those of claim_rules
 from kalavai_helpers import artifacts, claim_rules, prediction, published
 
 if TYPE_CHECKING:
@@ -28,6 +39,16 @@ if TYPE_CHECKING:
 
 SEEDS = ("42", "137", "2026")
 VERDICTS = ("recomputes", "contradicts", "ambiguous", "untestable")
+READINGS = {
+    "": "as stated",
+    "open": "the statement leaves it open",
+    "superseded": "from a file that was replaced later",
+    "other seeds": "with other seeds than it names",
+    "other protocol": "by another protocol than it names",
+}
+"""Kinds of readings. The first two decide alike; a superseded file can only take a *contradicts*
+back, since the statement may have been made from it; the last two are shown and decide nothing."""
+_READING = re.compile(r"(?:\[([^]:]+): ([^]]+)\] )?(.*)")
 _CALL = re.compile(r"(?:(mean|std) )?(\w+)\((.*)\)")
 _FILES = ("results/", "experiments/", "logs/")  # every other source only states values
 
@@ -41,7 +62,7 @@ class Claim:
     id, statement, section
         Name, our words, and the part of the page that it stands in.
     where
-        ``web page`` or ``abstract``.
+        ``web page``, ``abstract``, ``paper, August 2026`` or ``discussion log``.
     value
         As printed; ``<`` or ``>`` before a bound, ``true`` for a condition.
     unit, protocol, kind
@@ -68,7 +89,7 @@ class Claim:
     front
         Place on the front page, or empty.
     since, superseded
-        When it was stated, and what took its place since, or empty.
+        When it was stated, and the id of the statement that took its place since, or empty.
     """
 
     id: str
@@ -106,11 +127,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One recomputation: its text, the value it gives and the ids that it read."""
+    """One recomputation: its text, value and the ids that it read; its kind of reading and why."""
 
     text: str
     value: float
     ids: tuple[str, ...]
+    reading: str = ""
+    why: str = ""
 
 
 @cache
@@ -179,13 +202,19 @@ def evaluate(text: str, record: Mapping[str, float]) -> list[Outcome]:
 
 
 def _evaluate(text: str, record: Mapping[str, float]) -> Outcome:
+    kind, why, text = _READING.fullmatch(text).groups(default="")
+    if kind not in READINGS:
+        raise ValueError(f"not a reading: {kind!r} of {text!r}; choose from {', '.join(READINGS)}")
     match = _CALL.fullmatch(text)
     if match is None or match[2] not in claim_rules.RULES:
         raise ValueError(f"not a recomputation: {text!r}; rules are {', '.join(claim_rules.RULES)}")
     used: list[str] = []
 
-    def argument(raw: str) -> np.ndarray | str:
+    def argument(raw: str) -> np.ndarray | str | list[str]:
         raw = raw.strip()
+        if raw.startswith("&"):
+            used.extend(ids := ids_of(raw[1:], record))
+            return ids
         if raw.startswith("@"):
             return raw[1:]
         if raw.startswith("#"):
@@ -210,17 +239,38 @@ def _evaluate(text: str, record: Mapping[str, float]) -> Outcome:
             result = call(match[3])
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{text}: {error}") from error
-    return Outcome(text, result, tuple(dict.fromkeys(used)))
+    return Outcome(text, result, tuple(dict.fromkeys(used)), kind, why)
 
 
-def verdict(claim: Claim, outcomes: list[Outcome]) -> str:
-    """Return one of ``VERDICTS``: ambiguous if released values disagree about the statement."""
+def verdict(
+    claim: Claim, outcomes: list[Outcome], second: list[Outcome] | None = None
+) -> tuple[str, str]:
+    """Return one of ``VERDICTS`` and, for *ambiguous*, what keeps it from being stronger.
+
+    Parameters
+    ----------
+    outcomes
+        Readings of the statement (see `READINGS`).
+    second
+        The independent derivation. It must agree with the readings, and without one nothing is
+        contradicted: a slip in a single path would be the book's error, not the record's.
+    """
     if not outcomes:
-        return "untestable"
-    agree = {claim.agrees(outcome.value) for outcome in outcomes}
+        return "untestable", ""
+    deciding = [outcome for outcome in outcomes if outcome.reading in ("", "open")]
+    agree = {claim.agrees(outcome.value) for outcome in deciding}
+    twice = {claim.agrees(outcome.value) for outcome in second or ()}
     if len(agree) == 2:
-        return "ambiguous"
-    return "recomputes" if agree == {True} else "contradicts"
+        return "ambiguous", "readings that the statement leaves open differ"
+    if twice - agree:
+        return "ambiguous", "two derivations differ"
+    if agree == {True}:
+        return "recomputes", ""
+    if any(claim.agrees(o.value) for o in outcomes if o.reading == "superseded"):
+        return "ambiguous", "it recomputes only from a file that was replaced later"
+    if not twice:
+        return "ambiguous", "released values differ from it, but by a single path"
+    return "contradicts", ""
 
 
 def audit(values: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -235,7 +285,8 @@ def audit(values: Mapping[str, float] | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a claim: the columns of `Claim`, then recomputed (first of several), difference
-        (recomputed − stated), verdict, outcomes (list of `Outcome`).
+        (recomputed − stated), verdict, doubt (what keeps an ambiguous one from being stronger),
+        outcomes and second_outcomes (lists of `Outcome`).
     """
     import pandas as pd
 
@@ -243,14 +294,18 @@ def audit(values: Mapping[str, float] | None = None) -> pd.DataFrame:
     rows = []
     for claim in load():
         outcomes = evaluate(claim.recomputation, values)
+        second = evaluate(claim.second, values)
         first = outcomes[0].value if outcomes else float("nan")
+        word, doubt = verdict(claim, outcomes, second)
         rows.append(
             {
                 **claim.__dict__,
                 "recomputed": first,
                 "difference": first - claim.number,
-                "verdict": verdict(claim, outcomes),
+                "verdict": word,
+                "doubt": doubt,
                 "outcomes": outcomes,
+                "second_outcomes": second,
             }
         )
     return pd.DataFrame(rows)

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import artifacts, evaluation, pooled_fit
+from . import artifacts, corpora, evaluation, pooled_fit
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate
-from .pooled_fit import PooledMLP
+from .routing import PooledRouter
 from .specialists import BASE, CODE, Cooperative
 
 RELEASED_CHUNKS = (208_366, 13_703, 37_472, 1_485)
@@ -64,7 +64,7 @@ class Fit:
 
     condition: str
     seed: int
-    router: PooledMLP
+    router: PooledRouter
     looks: np.ndarray
     fused: Fused
 
@@ -82,6 +82,7 @@ def study(
     found
         The cooperative's held-out ledger; every router is scored on its tokens.
     """
+    corpora.require_role(found.role, "heldout", "A study of collapse")
     key = artifacts.fingerprint(
         cooperative.fingerprint(),
         cooperative.tier.recipe(),
@@ -107,7 +108,7 @@ def study(
         for seed in seeds:
             prefix = f"{condition.name}/{seed}/"
             part = {k[len(prefix) :]: v for k, v in saved[0].items() if k.startswith(prefix)}
-            router = PooledMLP(**saved[1])
+            router = PooledRouter(**saved[1])
             looks, log_probs = part.pop("looks"), part.pop("log_probs")
             router.load_state_dict(part)
             means = (share @ looks.double()).numpy()
@@ -234,6 +235,7 @@ def skewed(fitting: Ledger, chunks: Sequence[int] = RELEASED_CHUNKS) -> tuple[to
     Weights (n,) that give each domain its share while all of its text stays; and the ledger of
     leading tokens of each domain, as many as the scarcest domain allows.
     """
+    corpora.require_role(fitting.role, "router", "Text for fitting in given proportions")
     groups = fitting.token_group
     counts = torch.bincount(groups, minlength=len(fitting.groups)).double()
     wanted = torch.tensor(chunks[: len(counts)]).double()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kalavai_helpers import claim_rules, claims, published
+from kalavai_helpers import claim_rules, claims, consistency_discussion, published
 from kalavai_helpers.consistency_losses import Check, found, groups
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ def throughput(latency: np.ndarray, tokens: np.ndarray) -> float:
 def reduced(loss: np.ndarray, percent: np.ndarray) -> float:
     """Perplexity that is left when a loss, given as perplexity, falls by so many percent."""
     return float(np.exp(np.log(loss) * (1 - percent / 100)).mean())
-
-
-@claim_rules.rule
-def residual(slope: np.ndarray, intercept: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Distance of one point from a line."""
-    return float(y[0] - slope[0] * x[0] - intercept[0])
-
-
-@claim_rules.rule
-def total(*parts: np.ndarray) -> float:
-    """Sum."""
-    return float(np.concatenate(parts).sum())
 
 
 def _duplicates() -> Iterator[Check]:
@@ -186,6 +174,7 @@ def _timings() -> Iterator[Check]:
             if base and "tokens_per_sec" in metrics:
                 text = f"throughput({metrics['latency_ms']}; #512)"
                 yield Check("timing", metrics["tokens_per_sec"], text)
+            if base and "tokens_per_sec" in metrics and metrics["latency_ms"] != base:
                 text = f"ratio({metrics['latency_ms']}; {base})"
                 yield Check("timing", metrics["relative_latency"], text)
 
@@ -235,6 +224,7 @@ def checks() -> tuple[Check, ...]:
     """Return every check, each stored value and recomputation once."""
     families = (_duplicates, _perplexities, _monolithic, _timings, _benchmarks, _regressions)
     every = [*found(), *(check for family in families for check in family())]
+    every += consistency_discussion.found()
     return tuple(dict.fromkeys(every))
 
 
@@ -253,8 +243,13 @@ def _rounding() -> Mapping[str, float]:
     frame["quantity"] = frame["metric"].str.replace(r"\[.*", "", regex=True)
     gates = frame["quantity"] == "mean_gate"  # some files keep three places, others four
     frame.loc[gates, "quantity"] += frame["condition"].str.extract("(.*);")[0].fillna("")
-    places = frame.groupby(["source", "quantity", "eval_protocol"])["places"].transform("max")
-    return dict(zip(frame["id"], 0.5 * 10.0**-places, strict=True))
+    # One metric may name losses and perplexities, which are rounded differently.
+    alike = ["source", "quantity", "eval_protocol", "unit"]
+    places = frame.groupby(alike)["places"].transform("max")
+    half = 0.5 * 10.0**-places
+    # Counted, not rounded: flags, counts, and right answers of a hundred questions.
+    half[frame["unit"].isin(["bool", "count"]) | (frame["metric"] == "accuracy")] = 0.0
+    return dict(zip(frame["id"], half, strict=True))
 
 
 @cache

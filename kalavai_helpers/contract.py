@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from . import corpora
 from .packing import IGNORE, Windows
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def measure(
         ``bound`` and ``change``, the largest promised and the largest actual total variation of a
         prediction; ``mean_change``; ``loss``, nats/token, and ``loss_change``, % of the dense loss.
     """
+    corpora.require_role(windows.role, "heldout", "Measuring the ε-contract")
     rows = {epsilon: _Sums() for epsilon in sorted({0.0, *epsilons})}
     for start in range(0, len(windows.input_ids), batch_size):
         part = slice(start, start + batch_size)

@@ -13,7 +13,8 @@ import importlib.metadata
 import json
 import lzma
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,14 +34,78 @@ class CorpusError(ValueError):
     """A corpus that cannot be used: says which file, where in it, and what to do."""
 
 
+class RoleError(ValueError):
+    """Text in a role that it was not set aside for: says which, where, and what is needed."""
+
+
 @dataclass(frozen=True)
 class Document:
-    """One text, the unit of splitting, of intervals and of routing bounds."""
+    """One text, the unit of routing bounds.
+
+    ``role`` is a key of :data:`SPLITS`, empty until :func:`split` sets it. ``unit`` names what
+    was split as one: its source, or the document itself where the source is a list of independent
+    documents. Documents of one unit are not independent, so intervals resample units.
+    """
 
     id: str
     domain: str
     text: str
     source: str
+    role: str = ""
+    unit: str = ""
+
+
+def role_of(documents: Iterable[Document]) -> str:
+    """The one role that all documents have.
+
+    Raises
+    ------
+    RoleError
+        If there is no document, or they differ.
+    """
+    roles = sorted({document.role for document in documents})
+    if len(roles) != 1:
+        raise RoleError(
+            f"Documents of roles {roles} in one piece of text: take all of them from one list of "
+            "corpora.split"
+        )
+    return roles[0]
+
+
+def require_role(role: str, allowed: str | tuple[str, ...], use: str) -> None:
+    """Refuse text that was set aside for something else.
+
+    Parameters
+    ----------
+    role
+        What the text is: ``role`` of a ledger, of windows or of chunks.
+    use
+        What it is about to be used for, for the message.
+
+    Raises
+    ------
+    RoleError
+        If it is not allowed.
+    """
+    allowed = (allowed,) if isinstance(allowed, str) else allowed
+    if role not in allowed:
+        raise RoleError(
+            f"{use} takes documents of role {' or '.join(map(repr, allowed))}, not {role!r}: "
+            "models learn on 'base' and 'train', routers on 'router', and only 'heldout' documents "
+            "compare them; take the role from corpora.split or name it to ledger.build"
+        )
+
+
+def joined(first: Document, second: Document, domain: str) -> Document:
+    """A document made of two of one role; it belongs to the unit of the first.
+
+    Raises
+    ------
+    RoleError
+        If the two have different roles.
+    """
+    role = role_of((first, second))
+    return replace(first, id=f"{first.id}+{second.id}", domain=domain, role=role)
 
 
 def domains(spec: str) -> list[str]:
@@ -106,10 +171,14 @@ def base_mix(spec: str, max_bytes: int, trace: float = 0.4) -> list[Document]:
 
     The trace (a share of the bytes, split evenly over the domains) stands for what the Pile gives
     Pythia: a base that never saw a script has absurd losses on it. Without ``general`` text the
-    mix is the traces alone.
+    mix is the traces alone. General text that a domain has too is that domain's, so that a base
+    never trains on what it is evaluated on.
     """
     offered = domains(spec)
-    general = list(load(spec, "general")) if _has_general(spec) else []
+    general = []
+    if _has_general(spec):
+        taken = {document.text for domain in offered for document in load(spec, domain)}
+        general = [replace(d, role="base") for d in load(spec, "general") if d.text not in taken]
     trace = trace if general else 1.0
     mix = capped(general, int(max_bytes * (1 - trace))) if general else []
     for domain in offered:
@@ -142,7 +211,7 @@ def split(spec: str, domain: str) -> dict[str, list[Document]]:
     filled = dict.fromkeys(SPLITS, 0)
     for key in sorted(groups, key=order):
         role = min(SPLITS, key=lambda name: filled[name] / SPLITS[name])
-        parts[role] += groups[key]
+        parts[role] += [replace(document, role=role, unit=key) for document in groups[key]]
         filled[role] += sum(len(document.text) for document in groups[key])
     empty = [role for role in SPLITS if not parts[role]]
     if empty:

@@ -10,16 +10,6 @@ import numpy as np
 from .durations import Condition, Outcome
 from .gain_curves import BEST, OVER_BASE, curve, durations_of, interval, lead, seeds_of
 from .losses import Estimate
-from .verdicts import Verdict
-
-_ALMOST_ALL = 0.975
-
-
-def _judge(share: float) -> Verdict:
-    """Judge a claim by the share of resamples in which it holds."""
-    if share >= _ALMOST_ALL:
-        return Verdict.REPRODUCED
-    return Verdict.CONTRADICTED if share <= 1 - _ALMOST_ALL else Verdict.AMBIGUOUS
 
 
 def locate(steps: Sequence[float], difference: np.ndarray) -> np.ndarray:
@@ -76,11 +66,6 @@ class Crossover:
         """Whether the sample as it is crosses inside the grid."""
         return 0 < self.steps < np.inf
 
-    @property
-    def verdict(self) -> Verdict:
-        """Judge the claim that there is a crossover inside the grid."""
-        return _judge(1 - self.missing)
-
     def text(self) -> str:
         """What was found, in words."""
         if self.found:
@@ -133,37 +118,21 @@ def ratio(outcomes: Mapping[Condition, Outcome], depth: int) -> Estimate:
     return interval(outcomes, statistic)
 
 
-def agreement(over_spec: Crossover, over_base: Crossover, apart: Estimate) -> Verdict:
-    """Judge the claim of one crossover, the same for both denominators."""
-    if not over_spec.found and not over_base.found and over_spec.steps == over_base.steps:
-        return Verdict.NOT_TESTABLE
-    if apart.low > 0 or apart.high < 0:
-        return Verdict.CONTRADICTED
-    return Verdict.REPRODUCED if over_spec.found and over_base.found else Verdict.AMBIGUOUS
+def peak(outcomes: Mapping[Condition, Outcome], depth: int, denominator: str) -> int:
+    """Duration (steps) with the highest gain of a depth."""
+    values = curve(outcomes, depth, denominator, seeds_of(outcomes, depth))
+    return durations_of(outcomes, depth)[int(values.argmax())]
 
 
-@dataclass(frozen=True)
-class Peak:
-    """The duration of the highest gain of a depth, and how often it lies inside the grid."""
+def hump(outcomes: Mapping[Condition, Outcome], depth: int, denominator: str) -> Estimate:
+    """How far (pp) the highest gain of a depth lies above both ends of the grid.
 
-    steps: int
-    inside: float
+    0 where the gain is highest at an end: then it does not rise and fall.
+    """
+    seeds = seeds_of(outcomes, depth)
 
-    @property
-    def verdict(self) -> Verdict:
-        """Judge the claim that the gain rises and then falls."""
-        return _judge(self.inside)
+    def statistic(weights: np.ndarray | None) -> np.ndarray:
+        values = curve(outcomes, depth, denominator, seeds, weights)
+        return values.max(-1) - np.maximum(values[..., 0], values[..., -1])
 
-
-def peak(outcomes: Mapping[Condition, Outcome], depth: int, denominator: str) -> Peak:
-    """Find the duration with the highest gain, with the share of resamples where it is inside."""
-    steps, seeds = durations_of(outcomes, depth), seeds_of(outcomes, depth)
-    inside = []
-
-    def position(weights: np.ndarray | None) -> np.ndarray:
-        best = curve(outcomes, depth, denominator, seeds, weights).argmax(-1)
-        if weights is not None:
-            inside.append(float(np.mean((best > 0) & (best < len(steps) - 1))))
-        return best
-
-    return Peak(steps[int(interval(outcomes, position).value)], inside[0])
+    return interval(outcomes, statistic)

@@ -6,7 +6,7 @@ that classifier, its accuracy, and dispatch beside routing on the same tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +70,7 @@ def fit(ledger: Ledger) -> Pipeline:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    corpora.require_role(ledger.role, "router", "A domain classifier")
     parts = [pooled(ledger, ledger.window, first) for first in (*OPENINGS, None)]
     states = np.concatenate([part[0] for part in parts])
     labels = ledger.group.numpy()[np.concatenate([part[1] for part in parts])]
@@ -123,6 +124,7 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
     """
     import pandas as pd
 
+    corpora.require_role(ledger.role, "heldout", "The accuracy of a classifier")
     rows = {}
     for name, unit, first in (
         *((f"first {k} tokens of a chunk", ledger.window, k) for k in OPENINGS),
@@ -137,6 +139,7 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
             np.bincount(document, minlength=ledger.n_documents),
             ledger.group.numpy(),
             ledger.groups,
+            ledger.source,
         )
         found = table.interval(lambda w, table=table: table.equal_weight("right", w))
         rows[name] = {
@@ -199,7 +202,7 @@ def mean_losses(tables: list[Losses]) -> Losses:
     """Mean of the losses of several seeds on the same documents."""
     first = tables[0]
     sums = {name: np.mean([table.sums[name] for table in tables], axis=0) for name in first.sums}
-    return Losses(sums, first.tokens, first.group, first.groups)
+    return replace(first, sums=sums)
 
 
 def hard(ledger: Ledger, gates: torch.Tensor) -> Fused:
@@ -277,6 +280,7 @@ def easiest_text(cooperative: Cooperative) -> str:
 
     def difficulty(domain: str) -> float:
         found = cooperative.windows("heldout", domain)
+        corpora.require_role(found.role, "heldout", "The difficulty of a text")
         rows = slice(0, PROBE_WINDOWS)
         few = Windows(
             found.input_ids[rows], found.targets[rows], found.document[rows], found.documents

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import artifacts, evaluation, ledger, packing, parallel, routing
+from . import artifacts, corpora, evaluation, ledger, packing, parallel, routing
 from .losses import Estimate, Losses
 from .specialists import BASE, CODE, Cooperative, train_all
 
@@ -186,6 +186,7 @@ def measure(cooperatives: dict[Condition, Cooperative]) -> dict[Condition, Outco
     first = next(iter(cooperatives.values()))
     parts = [first.windows("heldout", domain) for domain in first.domains]
     joined = packing.concatenate(parts)
+    corpora.require_role(joined.role, "heldout", "A gain by duration")
     tokens = [
         hashlib.sha256(joined.targets.tobytes()).hexdigest(),
         [document.id for document in joined.documents],
@@ -215,6 +216,7 @@ def measure(cooperatives: dict[Condition, Cooperative]) -> dict[Condition, Outco
             tensors["tokens"].numpy(),
             tensors["group"].numpy(),
             tuple(metadata["groups"]),
+            np.array(metadata["source"]),
         )
         terms = {name: Estimate(*values) for name, values in metadata["accounting"].items()}
         outcomes[condition] = Outcome(table, terms)
@@ -236,6 +238,7 @@ def _keep(path: Path, found: ledger.Ledger) -> None:
         {
             "methods": methods,
             "groups": table.groups,
+            "source": table.source.tolist(),
             "accounting": {
                 name: [
                     getattr(account, name).value,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from . import corpora
 from .ledger import WEIGHT_AVERAGE, Ledger
 from .losses import Estimate, Losses
 from .protocols import Protocol as Protocol  # the published protocols, as options
@@ -21,14 +22,20 @@ from .routing import Router, fuse_log_probs, ledger_gates
 from .specialists import BASE
 
 
-def losses(ledger: Ledger, methods: dict[str, torch.Tensor] | None = None) -> Losses:
+def losses(
+    ledger: Ledger, methods: dict[str, torch.Tensor] | None = None, role: str = "heldout"
+) -> Losses:
     """Document sums of −log p for every column of a ledger, oracles, and further methods.
 
     Parameters
     ----------
     methods
         Further (n,) log-probabilities on the ledger's tokens, by name.
+    role
+        What the ledger's documents have to be: ``router`` to choose by cross-fitting, for nothing
+        that is reported.
     """
+    corpora.require_role(ledger.role, role, "Comparing methods")
     columns = {name: ledger.column(name) for name in ledger.models}
     columns |= oracles(ledger) | (methods or {})
 
@@ -40,6 +47,7 @@ def losses(ledger: Ledger, methods: dict[str, torch.Tensor] | None = None) -> Lo
         total(torch.ones(len(ledger))),
         ledger.group.numpy(),
         ledger.groups,
+        ledger.source,
     )
 
 
@@ -80,6 +88,19 @@ def _gain(
     return 100 * (best - table.equal_weight(method, weights)) / best
 
 
+def _over_base(table: Losses, method: str, weights: np.ndarray | None) -> np.ndarray:
+    base = table.equal_weight(BASE, weights)
+    return 100 * (base - table.equal_weight(method, weights)) / base
+
+
+def gain_over_base_pct(losses: Losses, method: str) -> Estimate:
+    """100 · (EW(base) − EW(method)) / EW(base), %.
+
+    Stands beside every gain over the best specialist, which a poor best specialist makes large.
+    """
+    return losses.interval(lambda weights: _over_base(losses, method, weights))
+
+
 def gain_pct(losses: Losses, method: str, experts: tuple[str, ...]) -> Estimate:
     """100 · (EW(best specialist) − EW(method)) / EW(best specialist), %."""
     return losses.interval(lambda weights: _gain(losses, method, experts, weights))
@@ -105,7 +126,10 @@ class Accounting:
 
     The regret is what the gates lose against the domain oracle when each token is predicted by
     one expert drawn from its gates; the bonus is what mixing the predictions wins back, never
-    negative by Jensen's inequality, for probability and for logit mixing.
+    negative by Jensen's inequality, for probability and for logit mixing. Both need the gates of
+    every token. Where only losses are known (the public record), there is their difference alone:
+    ``above_oracle`` = regret − bonus, the fused loss minus that of the domain oracle, in % of the
+    best specialist's, negative where mixing wins.
     """
 
     method: str
@@ -114,6 +138,7 @@ class Accounting:
     oracle_gain_pct: Estimate
     routing_regret_pct: Estimate
     mixing_bonus_pct: Estimate
+    above_oracle_pct: Estimate
 
 
 def account(ledger: Ledger, method: str, fused: torch.Tensor, gates: torch.Tensor) -> Accounting:
@@ -144,6 +169,7 @@ def account(ledger: Ledger, method: str, fused: torch.Tensor, gates: torch.Tenso
         oracle_gain_pct=table.interval(share(None, "domain_oracle")),
         routing_regret_pct=table.interval(lambda w: -share("domain_oracle", "drawn")(w)),
         mixing_bonus_pct=table.interval(share("drawn", "fused")),
+        above_oracle_pct=table.interval(lambda w: -share("domain_oracle", "fused")(w)),
     )
 
 
@@ -165,7 +191,7 @@ def route(ledger: Ledger, routers: dict[str, Router]) -> dict[str, Fused]:
 
 
 def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
-    """Equal-weight loss and gain of every method, mean over seeds, best last.
+    """Equal-weight loss and gains of every method, mean over seeds, best last.
 
     Parameters
     ----------
@@ -174,9 +200,10 @@ def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
 
     Returns
     -------
-    Columns: kind; loss, loss_low, loss_high (nats/token); gain, gain_low, gain_high (%), with
-    intervals over documents; gain_sd (sample standard deviation over seeds, 0 for one seed); one
-    loss column a group.
+    Columns: kind; loss, loss_low, loss_high (nats/token); gain, gain_low, gain_high (over the best
+    specialist, %) and gain_over_base, gain_over_base_low, gain_over_base_high (%), with intervals
+    over documents; gain_sd (sample standard deviation of gain over seeds, 0 for one seed); one loss
+    column a group.
     """
     tables = [
         losses(ledger, {name: entry.log_probs for name, entry in fused.items()})
@@ -186,15 +213,15 @@ def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
     kinds = {BASE: "base", WEIGHT_AVERAGE: "single model"}
     kinds |= dict.fromkeys(ledger.experts, "specialist") | dict.fromkeys(fused, "fused")
 
-    def mean_gain(method: str) -> Callable[[np.ndarray | None], np.ndarray]:
-        return lambda w: np.mean([_gain(t, method, ledger.experts, w) for t in tables], axis=0)
+    def mean(statistic: Callable[..., np.ndarray], *args: object) -> Estimate:
+        return tables[0].interval(
+            lambda w: np.mean([statistic(t, *args, w) for t in tables], axis=0)
+        )
 
     rows = []
     for method in tables[0].sums:
-        loss = tables[0].interval(
-            lambda w, method=method: np.mean([t.equal_weight(method, w) for t in tables], axis=0)
-        )
-        gain = tables[0].interval(mean_gain(method))
+        loss = mean(Losses.equal_weight, method)
+        gain, over_base = mean(_gain, method, ledger.experts), mean(_over_base, method)
         seeds = [float(_gain(t, method, ledger.experts, None)) for t in tables]
         rows.append(
             {
@@ -206,6 +233,9 @@ def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
                 "gain": gain.value,
                 "gain_low": gain.low,
                 "gain_high": gain.high,
+                "gain_over_base": over_base.value,
+                "gain_over_base_low": over_base.low,
+                "gain_over_base_high": over_base.high,
                 "gain_sd": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0,
                 **dict(
                     zip(

@@ -1,7 +1,7 @@
 """Expected records: what the chapters find, and how far a run may be from it.
 
-`data/expected/TIER.json` keeps every number and every verdict of repeated runs with different
-seeds. The tolerance of a number is measured: it is the half-width of Student's 99 % prediction
+`data/expected/TIER.json` keeps every number and every word of repeated runs with different seeds;
+verdicts are no records, they follow from the numbers. The tolerance of a number is measured: it is the half-width of Student's 99 % prediction
 interval for one more run, and at least a hundredth of the number: the descriptions of installed
 packages are part of the builtin text, so that a new version of one moves every loss a little, the
 same for all seeds. CI compares its own run, so that a change of the code that moves a
@@ -62,7 +62,7 @@ def summarise(runs: list[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     -------
     dict
         By record name: ``value`` (mean), ``tolerance``, ``unit`` and ``runs`` of a number, or
-        ``words``, all that were seen, of a verdict. Times and their ratios, and records that not
+        ``words``, all that were seen, of a record that is no number. Times and their ratios, and records that not
         every run has, are left out.
 
     Raises

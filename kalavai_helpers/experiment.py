@@ -6,7 +6,7 @@ Each part is read from the store where it is there, so that chapters can share a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,14 @@ import torch
 from . import (
     artifacts,
     builtin_text,
+    convergence,
     evaluation,
     fusion,
     ledger,
     packing,
     parallel,
     pooled_fit,
+    router_fit,
     routing,
     scoring,
 )
@@ -31,8 +33,11 @@ from .packing import Windows
 from .specialists import BASE, CODE, Cooperative
 
 POOLED = "pooled"
+CONVERGED = "pooled, converged"
+LINEAR = "pooled, linear"
 _CODE = (
-    *("experiment", "ledger", "routing", "filtering", "scoring", "pooled_fit"),
+    *("experiment", "ledger", "routing", "filtering", "scoring", "pooled_fit", "convergence"),
+    *("learned_routers", "router_fit"),
     *("architectures", "fused_model", "fusion", "mixing", "reading", "stacking"),
 )
 
@@ -41,15 +46,21 @@ _CODE = (
 class Experiment:
     """A trained cooperative with its ledger, routers and fused log-probabilities.
 
-    ``fused`` has an entry a router: probability mixing for the causal ones, and ``pooled`` as
+    ``fused`` has an entry a router: probability mixing for the causal ones, and the pooled ones as
     published (not causal, logit mixing); then the causal ones again under ``NAME, logits``.
     All on the ledger's tokens.
+
+    ``pooled`` is the router published for the base (two layers, or linear for 1B and 6.9B) after
+    the published number of steps, ``pooled, converged`` the same trained on (``pooled_steps`` steps
+    in all, cut short if ``capped``), and ``pooled, linear`` the linear one where it is another.
     """
 
     cooperative: Cooperative
     ledger: Ledger
     routers: dict[str, routing.Router]
     fused: dict[str, Fused]
+    pooled_steps: int
+    capped: bool
 
     def model(self, router: str) -> fusion.FusedForCausalLM:
         """The fused model with one of the routers."""
@@ -61,7 +72,8 @@ class Experiment:
         held_out = {domain: coop.windows("heldout", domain) for domain in coop.domains}
         end = coop.tokenizer.token_to_id(packing.END)
         parts = ledger.switching(held_out, coop.tier.seq_len, end=end)
-        return _evaluate(coop, parts, "switching", self.routers)
+        found, fused = _evaluate(coop, parts, "switching", self.routers)
+        return replace(self, ledger=found, fused=fused)
 
 
 def describe(cooperative: Cooperative) -> pd.DataFrame:
@@ -102,13 +114,16 @@ def run(cooperative: Cooperative) -> Experiment:
     """Evaluate a cooperative on its held-out documents, training what is missing."""
     parts = {domain: cooperative.windows("heldout", domain) for domain in cooperative.domains}
     fitting = ledger.build(cooperative, "router")
+    pooled, steps, capped = _pooled(cooperative)
     routers = {
         "uniform": routing.UniformRouter(),
-        POOLED: _pooled(cooperative),
+        **pooled,
         "linear": routing.fit_linear(fitting),
+        "prefix-mean": router_fit.fit_prefix_mean(fitting),
         "evidence": routing.EvidenceRouter(),
     }
-    return _evaluate(cooperative, parts, "heldout", routers)
+    found, fused = _evaluate(cooperative, parts, "heldout", routers)
+    return Experiment(cooperative, found, routers, fused, steps, capped)
 
 
 def run_all(cooperatives: Sequence[Cooperative]) -> list[Experiment]:
@@ -127,13 +142,14 @@ def _evaluate(
     parts: dict[str, Windows],
     role: str,
     routers: dict[str, routing.Router],
-) -> Experiment:
+) -> tuple[Ledger, dict[str, Fused]]:
     found = ledger.of_windows(cooperative, parts, role)
     fused = evaluation.route(found, {n: r for n, r in routers.items() if r.causal})
     windows = packing.concatenate(list(parts.values()))
     given = {name: entry.gates for name, entry in fused.items()}
-    fused |= _logit_mixtures(cooperative, routers[POOLED], windows, role, given)
-    return Experiment(cooperative, found, routers, fused)
+    pooled = {name: router for name, router in routers.items() if not router.causal}
+    fused |= _logit_mixtures(cooperative, pooled, windows, role, given)
+    return found, fused
 
 
 def _fuse(cooperative: Cooperative, router: routing.Router) -> fusion.FusedForCausalLM:
@@ -157,39 +173,55 @@ def _pooled_path(cooperative: Cooperative) -> Path:
     return artifacts.store() / "routers" / f"pooled-{_key(cooperative)}.safetensors"
 
 
-def _pooled(cooperative: Cooperative) -> routing.PooledRouter:
+def _pooled(cooperative: Cooperative) -> tuple[dict[str, routing.PooledRouter], int, bool]:
+    """Pooled routers by name, the steps of the converged one, and whether it was cut short."""
     path = _pooled_path(cooperative)
     saved = artifacts.load_tensors(path)
-    tier = cooperative.tier
     if saved is None:
+        tier, seed = cooperative.tier, cooperative.seed
         experts = [cooperative.model(domain).to(tier.device()[0]) for domain in cooperative.domains]
+        # All fits draw from one pool of states, which the experts read once.
         pool = pooled_fit.build(cooperative, experts)
-        kind = routing.PooledRouter
-        router, _ = pooled_fit.fit(pool, cooperative.seed, tier.router_steps, kind=kind)
-        artifacts.save_tensors(path, router.state_dict(), router.arguments())
-        return router
-    router = routing.PooledRouter(**saved[1])
-    router.load_state_dict(saved[0])
-    return router.requires_grad_(False)
+        checks = pooled_fit.build(cooperative, experts, role="router", most=convergence.CHECKS)
+        width = pooled_fit.published_width(tier)
+        whole = convergence.converge(pool, checks, seed, width)
+        routers = {POOLED: pooled_fit.fit(pool, seed, tier.router_steps, width=width)[0]}
+        if width is not None:
+            routers[LINEAR] = pooled_fit.fit(pool, seed, tier.router_steps, width=None)[0]
+        routers[CONVERGED] = whole.router
+        tensors = {f"{n}/{k}": v for n, r in routers.items() for k, v in r.state_dict().items()}
+        made = {name: router.arguments() for name, router in routers.items()}
+        saved = tensors, {"made": made, "steps": whole.steps, "capped": whole.capped}
+        artifacts.save_tensors(path, *saved)
+    tensors, known = saved
+    routers = {}
+    for name, arguments in known["made"].items():
+        routers[name] = routing.PooledRouter(**arguments).requires_grad_(False)
+        own = {k: v for k, v in tensors.items() if k.startswith(f"{name}/")}
+        routers[name].load_state_dict({k.removeprefix(f"{name}/"): v for k, v in own.items()})
+    return routers, known["steps"], known["capped"]
 
 
 def _logit_mixtures(
     cooperative: Cooperative,
-    router: routing.Router,
+    pooled: dict[str, routing.PooledRouter],
     windows: Windows,
     role: str,
     gates: dict[str, torch.Tensor],
 ) -> dict[str, Fused]:
-    """The pooled router as published, and the logit mixture under each of the given gates."""
+    """The pooled routers as published, and the logit mixture under each of the given gates."""
     key = _key(cooperative, [document.id for document in windows.documents])
     path = artifacts.store() / "ledgers" / f"logits-{role}-{key}.safetensors"
     saved = artifacts.load_tensors(path)
     if saved is None:
         task = f"logit mixing {role} (seed {cooperative.seed})"
-        fused = _fuse(cooperative, router).to(cooperative.tier.device()[0])
-        log_probs, own, further = scoring.score(fused, windows, task, gates)
-        saved = {"log_probs": log_probs, "gates": own, **further}, {}
+        model = _fuse(cooperative, pooled[POOLED]).to(cooperative.tier.device()[0])
+        others = {name: router.to(model.device) for name, router in pooled.items()}
+        scored = scoring.score(model, windows, task, {**others, **gates})[1]
+        tensors = {name: fused.log_probs for name, fused in scored.items()}
+        tensors |= {f"{name}/gates": scored[name].gates for name in pooled}
+        saved = tensors, {}
         artifacts.save_tensors(path, *saved)
     tensors = saved[0]
-    mixtures = {f"{n}, logits": Fused(tensors[n], gates[n]) for n in gates}
-    return {POOLED: Fused(tensors["log_probs"], tensors["gates"]), **mixtures}
+    mixtures = {name: Fused(tensors[name], tensors[f"{name}/gates"]) for name in pooled}
+    return mixtures | {f"{name}, logits": Fused(tensors[name], gates[name]) for name in gates}

@@ -2,8 +2,10 @@
 
 Figures know arrays, not models. Every figure carries a text alternative and the numbers behind
 it, and nothing is told by colour alone: lines have dashes and symbols, matrix cells print their
-value. Under the book's executor (``KALAVAI_BOOK=1``) a figure leaves the kernel as one
-``text/html`` output that the site draws; elsewhere plotly picks its own renderer.
+value. Under the book's executor (``KALAVAI_BOOK=1``) a figure leaves the kernel as one output in
+two forms, HTML that the site draws and plotly's own JSON for JupyterLab and VS Code; elsewhere
+plotly picks its renderer. What stands under a figure (caption, alternative, table) is an output of
+its own, because these programs show one form of an output and plotly's has no room for it.
 """
 
 from __future__ import annotations
@@ -14,14 +16,19 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 import plotly.io as pio
 
 from kalavai_helpers.figure_curves import bars, curves, histogram
 from kalavai_helpers.figure_matrices import loss_matrix, routing_heatmap
-from kalavai_helpers.figure_style import DOMAIN_COLOURS, DOMAIN_DASHES, DOMAIN_SYMBOLS
+from kalavai_helpers.figure_style import (
+    DOMAIN_COLOURS,
+    DOMAIN_DASHES,
+    DOMAIN_SYMBOLS,
+    NEUTRAL,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,23 +41,31 @@ __all__ = [
     "curves",
     "gains",
     "histogram",
+    "joined",
     "loss_matrix",
     "routing_heatmap",
     "show",
-    "to_html",
 ]
 
+PLOTLY = "application/vnd.plotly.v1+json"
+FIGURE = 'class="kv-figure"'
+NOTES = 'class="kv-notes"'
+
 _counter = itertools.count(1)
+_PLOTLY_TOP = 100  # px above a plot whose template sets no margin: plotly's own default
 
 
 def gains(summary: pd.DataFrame) -> go.Figure:
-    """Draw the gain of every method of ``evaluation.summary`` over the best specialist.
+    """Draw the gain of every method of ``evaluation.summary`` over best specialist and base.
 
-    Selection by document or by token is left out: its scale would hide the methods.
+    Selection by document or by token is left out: its scale would hide the methods. Values and
+    intervals are printed of the gain over the best specialist; an open mark stands at the gain over
+    the base, where the summary has it.
     """
     shown = summary.drop(index=["document_oracle", "token_oracle"])
-    return bars(
-        [method.replace("_", " ") for method in shown.index],
+    labels = [method.replace("_", " ") for method in shown.index]
+    fig = bars(
+        labels,
         list(shown.gain),
         list(shown.gain_low),
         list(shown.gain_high),
@@ -60,6 +75,21 @@ def gains(summary: pd.DataFrame) -> go.Figure:
         x_title="gain over the best specialist, %",
         number_format="+.1f",
     )
+    if "gain_over_base" in shown:
+        fig.add_scatter(
+            x=list(shown.gain_over_base),
+            y=labels,
+            name="the same over the base",
+            mode="markers",
+            marker={
+                "size": 11,
+                "symbol": "diamond-open",
+                "color": NEUTRAL,
+                "line": {"width": 1.5, "color": NEUTRAL},
+            },
+            hovertemplate="%{y}<br>%{x:+.1f} over the base<extra></extra>",
+        )
+    return fig
 
 
 def show(
@@ -100,48 +130,56 @@ def show(
 
     if not alt.strip():
         raise ValueError("a figure needs alt text: say what it shows and what to see in it")
-    formatter = f"{{:{number_format}}}".format
+    fig.update_layout(height=height)
     if os.environ.get("KALAVAI_BOOK") == "1":
-        display(HTML(to_html(fig, alt, table, caption, height, formatter, max_rows)))
-        return
-    fig.update_layout(height=height).show()
-    if table is not None:
-        display(HTML(_table_html(table, formatter, max_rows)))
+        spec = json.loads(pio.to_json(fig, validate=False))
+        display({"text/html": _figure_html(spec, alt), PLOTLY: spec}, raw=True)
+    else:
+        fig.show()
+    formatter = f"{{:{number_format}}}".format
+    display(HTML(_notes_html(alt, table, caption, formatter, max_rows)))
 
 
-def to_html(
-    fig: go.Figure,
+def joined(figure: str, notes: str) -> str:
+    """Return the HTML of a figure and of the notes under it as the site's one ``<figure>``."""
+    return figure.replace("</figure>", f"{notes}</figure>")
+
+
+def _figure_html(spec: dict[str, Any], alt: str) -> str:
+    """Return the ``<figure>`` that the site's script draws."""
+    chapter = re.sub(r"[^\w-]+", "-", os.environ.get("KALAVAI_CHAPTER", "chapter"))
+    ident = f"kv-{chapter}-{next(_counter)}"
+    layout = dict(spec["layout"])
+    title = (layout.pop("title", None) or {}).get("text", "")
+    # The page's heading replaces the title inside the plot, so its room goes too.
+    template = layout.get("template", {}).get("layout", {})
+    margin = {"t": _PLOTLY_TOP, **template.get("margin", {}), **layout.get("margin", {})}
+    layout["margin"] = {**margin, "t": max(margin["t"] - 22, 8)}
+    body = json.dumps({**spec, "layout": layout}, separators=(",", ":"), ensure_ascii=False)
+    body = body.replace("<", "\\u003c")
+    heading = f'<p class="kv-title">{title}</p>' if title else ""
+    return (
+        f'<figure {FIGURE}>{heading}<div class="kv-plot" role="img" id="{ident}"'
+        f' aria-label="{html.escape(alt, quote=True)}" style="height:{layout["height"]}px"></div>'
+        f'<script type="{PLOTLY}" data-for="{ident}">{body}</script></figure>'
+    )
+
+
+def _notes_html(
     alt: str,
     table: pd.DataFrame | None,
     caption: str,
-    height: int,
-    formatter: Callable[[float], str] = "{:.4f}".format,
-    max_rows: int = 300,
+    formatter: Callable[[float], str],
+    max_rows: int,
 ) -> str:
-    """Return the ``<figure>`` that the site's script draws; see :func:`show`."""
-    chapter = re.sub(r"[^\w-]+", "-", os.environ.get("KALAVAI_CHAPTER", "chapter"))
-    ident = f"kv-{chapter}-{next(_counter)}"
-    spec = json.loads(pio.to_json(fig, validate=False))
-    layout = spec["layout"]
-    title = (layout.pop("title", None) or {}).get("text", "")
-    # The page's heading replaces the title inside the plot, so its room goes too.
-    margin = {**layout["template"]["layout"]["margin"], **layout.get("margin", {})}
-    layout["margin"] = {**margin, "t": max(margin["t"] - 22, 8)}
-    layout["height"] = height
-    body = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    parts = ['<figure class="kv-figure">']
-    if title:
-        parts.append(f'<p class="kv-title">{title}</p>')
-    parts.append(
-        f'<div class="kv-plot" role="img" id="{ident}" aria-label="{html.escape(alt, quote=True)}"'
-        f' style="height:{height}px"></div>'
-        f'<script type="application/vnd.plotly.v1+json" data-for="{ident}">{body}</script>'
-    )
-    if caption:
-        parts.append(f"<figcaption>{html.escape(caption, quote=False)}</figcaption>")
+    said = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>" if caption else ""
+    what, body = "What this figure shows", ""
     if table is not None:
-        parts.append(_table_html(table, formatter, max_rows))
-    return "".join([*parts, "</figure>"])
+        what, body = "The numbers behind this figure", _table_html(table, formatter, max_rows)
+    return (
+        f'<div {NOTES}>{said}<details class="kv-data"><summary>{what}</summary>'
+        f'<p class="kv-alt">{html.escape(alt, quote=False)}</p>{body}</details></div>'
+    )
 
 
 def _table_html(table: pd.DataFrame, formatter: Callable[[float], str], max_rows: int) -> str:
@@ -150,7 +188,4 @@ def _table_html(table: pd.DataFrame, formatter: Callable[[float], str], max_rows
         border=0, classes="kv-table", float_format=formatter, justify="right", na_rep="–"
     )
     note = f"<p>The first {max_rows} of {len(table)} rows.</p>" if left > 0 else ""
-    return (
-        '<details class="kv-data"><summary>The numbers behind this figure</summary>'
-        f'<div class="kv-scroll" tabindex="0">{body}</div>{note}</details>'
-    )
+    return f'<div class="kv-scroll" tabindex="0">{body}</div>{note}'

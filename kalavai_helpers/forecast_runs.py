@@ -205,6 +205,8 @@ def _keep(
 ) -> None:
     """Score the runs of one contributor and store the scores."""
     heldout, router = windows
+    for part, role in (*((p, "heldout") for p in heldout), *((p, "router") for p in router)):
+        corpora.require_role(part.role, role, "A score of a full run or of its probe")
     device = cooperative.tier.device()[0]
     name = path.name.partition("-")[0]
     probe, full = probe.to(device), full.to(device)
@@ -258,6 +260,8 @@ def _assembled(cooperative: Cooperative, shared: dict[str, Windows]) -> Run:
         window=torch.arange(len(real)).repeat_interleave(real),
         group=torch.tensor(group),
         n_bytes=torch.tensor([_n_bytes([document]) for document in windows.documents]),
+        role=windows.role,
+        source=np.array([document.unit for document in windows.documents]),
     )
     return Run(
         tier=cooperative.tier,

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import durations
 from .durations import EVIDENCE, TERMS, Condition, Outcome
-from .losses import Estimate, Losses
+from .losses import Estimate, Losses, run_weights
 from .specialists import BASE
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ def curve(
     )  # (seeds, durations, ...)
     if weights is None:
         return values.mean(0)
-    n = len(seeds)
-    share = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), len(weights)) / n
-    return np.einsum("sdr,rs->rd", values, share)
+    return np.einsum("sdr,rs->rd", values, run_weights(["the one"] * len(seeds)))
 
 
 def durations_of(outcomes: Mapping[Condition, Outcome], depth: int) -> list[int]:
@@ -142,7 +140,10 @@ def lead(
 def interval(
     outcomes: Mapping[Condition, Outcome], statistic: Callable[[np.ndarray | None], np.ndarray]
 ) -> Estimate:
-    """Interval of a statistic of several conditions: their documents are resampled jointly."""
+    """Interval of a statistic of several conditions: their documents are resampled jointly.
+
+    A statistic of :func:`curve` resamples the seeds too.
+    """
     return next(iter(outcomes.values())).losses.interval(statistic)
 
 
@@ -188,7 +189,7 @@ def _spread(
 ) -> list[dict[str, Any]]:
     """One row a duration, with the interval of that entry of a statistic (..., n_durations)."""
     found = [interval(outcomes, lambda w, i=i: statistic(w)[..., i]) for i in range(len(steps))]
-    return [labels | {"steps": s} | vars(e) for s, e in zip(steps, found, strict=True)]
+    return [labels | {"steps": s} | e.row() for s, e in zip(steps, found, strict=True)]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

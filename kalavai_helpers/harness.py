@@ -169,10 +169,8 @@ def completion(name: str, documents: Sequence[Document]) -> Task:
     }
 
 
-def local_tasks(
-    spec: str, domains: Sequence[str], *, role: str = "heldout", per_domain: int = 8
-) -> list[Task]:
-    """Tasks on the documents of a text source: perplexity by domain, and completion of all.
+def local_tasks(spec: str, domains: Sequence[str], *, per_domain: int = 8) -> list[Task]:
+    """Tasks on the held-out documents of a text source: perplexity by domain, and completion of all.
 
     Parameters
     ----------
@@ -181,9 +179,10 @@ def local_tasks(
     """
     from . import corpora
 
-    chosen = {name: corpora.split(spec, name)[role][:per_domain] for name in domains}
+    chosen = {name: corpora.split(spec, name)["heldout"][:per_domain] for name in domains}
     tasks = [perplexity(f"perplexity_{name}", documents) for name, documents in chosen.items()]
     everything = [document for documents in chosen.values() for document in documents]
+    corpora.require_role(corpora.role_of(everything), "heldout", "A task of the harness")
     return [*tasks, completion("completion", everything)]
 
 

@@ -1,4 +1,4 @@
-"""Further routers: a hidden layer, expert states, evidence and state together, sharper gates.
+"""Further routers: prefix means, a hidden layer, expert states, evidence and state, sharper gates.
 
 All are causal but where they wrap one that is not, and fitted by :mod:`kalavai_helpers.router_fit`.
 """
@@ -18,9 +18,10 @@ from .routing import EvidenceRouter, LinearRouter, Router
 
 
 class ExpertStateRouter(LinearRouter):
-    """A linear router that reads the mean state of the experts, token by token.
+    """A linear router that reads the mean state of the experts, each token by itself.
 
-    What the published router reads, made causal. All experts have to run before a gate is known.
+    The states that the published router reads, which takes their mean over the text besides. All
+    experts have to run before a gate is known.
     """
 
     name = "expert-states"
@@ -34,15 +35,48 @@ class ExpertStateRouter(LinearRouter):
         return super().scores(features)
 
 
-class MLPRouter(Router):
-    """Gates from the base state of each token through one hidden layer.
+class PrefixMeanRouter(LinearRouter):
+    """The causal form of the published router: gates from the mean of the states so far.
 
-    softmax(V relu(U h_t + u) + v), h_t standardised; the shape of the published router.
+    softmax(W m_t), with m_t the mean of the base's states at the tokens 1..t of the document,
+    standardised; fitted by :func:`kalavai_helpers.router_fit.fit_prefix_mean`. The published
+    router takes the mean of the whole text, and of the experts' states; those of the base need no
+    expert to run. At the first token the mean is that token's state. On a ledger the prefix goes
+    back to the start of the document over all of its windows, though each state knows its own
+    window only: a fused model that reads window after window and goes on from its memory gives
+    the same gates.
+    """
+
+    name = "prefix-mean"
+    looks_back = True
+
+    def forward(self, features, log_probs, mask=None):
+        return self.resume(features, log_probs, {}, mask)[0]
+
+    def resume(self, features, arrived, memory, mask=None, tokens=None):
+        """Gates of further tokens; sum and number of states so far (see :class:`Router`)."""
+        # A sum over thousands of tokens in half precision would stop growing.
+        states = features.to(torch.promote_types(features.dtype, torch.float32))
+        real = torch.ones_like(states[..., 0], dtype=torch.bool) if mask is None else mask.bool()
+        total = states.masked_fill(~real[..., None], 0).cumsum(1)
+        count = real.to(states).cumsum(1)
+        if memory:
+            total = total + memory["total"][:, -1:]
+            count = count + memory["count"][:, -1:]
+        means = total / count.clamp_min(1)[..., None]
+        return self.scores(means).softmax(-1), {"total": total, "count": count}
+
+
+class MLPRouter(Router):
+    """Gates from the base state of each token by itself, through one hidden layer.
+
+    softmax(V relu(U h_t + u) + v), h_t standardised.
     """
 
     name = "mlp"
     reads = "base"
     listens = False
+    looks_back = False
     per_expert = ("output.weight", "output.bias")
 
     def __init__(self, n_features: int, n_experts: int, width: int = 64):
@@ -86,6 +120,7 @@ class LogLinearRouter(LinearRouter):
 
     name = "log-linear"
     listens = True
+    looks_back = True
 
     def __init__(
         self,
@@ -175,6 +210,7 @@ class TemperedRouter(Router):
         self._check(self.inner.arguments().get("n_experts"))
         self.causal, self.mixing = self.inner.causal, self.inner.mixing
         self.reads, self.listens = self.inner.reads, self.inner.listens
+        self.looks_back = self.inner.looks_back
 
     def _check(self, n_experts: int | None) -> None:
         if self.top_k is None:
@@ -216,5 +252,5 @@ def linear_for(ledger: Ledger) -> LinearRouter:
     return kind(ledger.features.shape[1], len(ledger.experts))
 
 
-ROUTERS = (ExpertStateRouter, MLPRouter, LogLinearRouter, TemperedRouter)
+ROUTERS = (ExpertStateRouter, PrefixMeanRouter, MLPRouter, LogLinearRouter, TemperedRouter)
 """What a saved fused model may name beside the routers of :mod:`kalavai_helpers.routing`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import artifacts, packing, progress
+from . import artifacts, corpora, packing, progress
 from .packing import IGNORE, Windows
 from .specialists import BASE, CODE, Cooperative
 
@@ -46,6 +46,12 @@ class Ledger:
         (n_documents,) int64 index into ``groups``.
     n_bytes
         (n_documents,) int64: UTF-8 bytes of each document, for bits per byte.
+    role
+        What the documents were set aside for, a key of ``corpora.SPLITS``: routers are fitted on
+        ``router``, methods compared on ``heldout``.
+    source
+        (n_documents,) names: documents of one source are not independent
+        (``corpora.Document.unit``).
     """
 
     models: tuple[str, ...]
@@ -57,6 +63,8 @@ class Ledger:
     window: torch.Tensor
     group: torch.Tensor
     n_bytes: torch.Tensor
+    role: str
+    source: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_probs)
@@ -112,6 +120,8 @@ class Ledger:
             window=self.window[tokens].unique_consecutive(return_inverse=True)[1],
             group=order[self.group[keep]],
             n_bytes=self.n_bytes[keep],
+            role=self.role,
+            source=self.source[keep.numpy()],
         )
 
 
@@ -160,16 +170,26 @@ def build(cooperative: Cooperative, role: str = "heldout") -> Ledger:
     return of_windows(cooperative, parts, role)
 
 
-def of_windows(cooperative: Cooperative, parts: dict[str, Windows], role: str) -> Ledger:
-    """Ledger on given windows; ``parts`` maps a group (domain, kind of document) to its text."""
+def of_windows(cooperative: Cooperative, parts: dict[str, Windows], name: str) -> Ledger:
+    """Ledger on given windows; ``parts`` maps a group (domain, kind of document) to its text.
+
+    Its role is that of the documents; ``name`` only says in the store and in progress lines what
+    it is.
+
+    Raises
+    ------
+    RoleError
+        If the documents have several roles.
+    """
     joined = packing.concatenate(list(parts.values()))
+    role = joined.role
     names = [BASE, *cooperative.domains]
     # The documents that routers are fitted on are never used to compare models.
     names += [WEIGHT_AVERAGE] if role != "router" else []
-    path = artifacts.store() / "ledgers" / f"{role}-{_key(cooperative, joined)}.safetensors"
+    path = artifacts.store() / "ledgers" / f"{name}-{_key(cooperative, joined)}.safetensors"
     saved = artifacts.load_tensors(path)
     if saved is None:
-        tensors = _score_all(cooperative, joined, role, names)
+        tensors = _score_all(cooperative, joined, name, names)
         artifacts.save_tensors(path, tensors, {"models": names})
         saved = tensors, {}
     counts = torch.tensor([len(windows.documents) for windows in parts.values()])
@@ -184,6 +204,8 @@ def of_windows(cooperative: Cooperative, parts: dict[str, Windows], role: str) -
         window=torch.arange(len(real)).repeat_interleave(real),
         group=torch.arange(len(parts)).repeat_interleave(counts),
         n_bytes=torch.tensor([len(document.text.encode()) for document in joined.documents]),
+        role=role,
+        source=np.array([document.unit for document in joined.documents]),
     )
 
 
@@ -197,7 +219,7 @@ def _key(cooperative: Cooperative, windows: Windows) -> str:
 
 
 def _score_all(
-    cooperative: Cooperative, windows: Windows, role: str, names: list[str]
+    cooperative: Cooperative, windows: Windows, title: str, names: list[str]
 ) -> dict[str, torch.Tensor]:
     device, _, _ = cooperative.tier.device()
     columns: list[torch.Tensor] = []
@@ -205,7 +227,7 @@ def _score_all(
     for name in names:
         model = cooperative.model(name).to(device)
         log_probs, states = score(
-            model, windows, f"ledger {role} {name} (seed {cooperative.seed})", states=name == BASE
+            model, windows, f"ledger {title} {name} (seed {cooperative.seed})", states=name == BASE
         )
         features = states if states is not None else features
         columns.append(log_probs)
@@ -217,7 +239,7 @@ def switching(
 ) -> dict[str, Windows]:
     """Documents that switch domain half-way: seq_len / 2 tokens of one, then of another.
 
-    Made from held-out documents only, the same number for every ordered pair of domains.
+    The same number for every ordered pair of domains; a made document has the role of its parts.
 
     Returns
     -------
@@ -232,10 +254,7 @@ def switching(
                 continue
             pairs = list(zip(streams[first], reversed(streams[second]), strict=False))[:per_pair]
             ids = [[*a[0], *b[0]] for a, b in pairs]
-            documents = [
-                replace(a[1], id=f"{a[1].id}+{b[1].id}", domain=f"{first} → {second}")
-                for a, b in pairs
-            ]
+            documents = [corpora.joined(a[1], b[1], f"{first} → {second}") for a, b in pairs]
             made[f"{first} → {second}"] = packing.windows_of_ids(ids, documents, end, seq_len)
     return made
 

@@ -150,7 +150,8 @@ class Worth:
     ----------
     shapley
         Mean loss that it saves over all orders in which the members could have joined, from the
-        base alone to all of them; the values of all members add up to the whole saving.
+        base alone to all of them; the values of all members add up to the whole saving. Members
+        that predict alike are paid alike, whoever came first.
     leave_one_out
         Loss that it saves when everybody else is there already.
     sampling_error
@@ -166,14 +167,19 @@ class Worth:
 
     @property
     def free_rider(self) -> bool:
-        """Whether it is a copy of the base, or nothing shows that anybody would miss it."""
-        return BASE in self.same_as or self.leave_one_out.low <= 0
+        """Whether it hands in the base, or no order of joining shows that it adds anything."""
+        return BASE in self.same_as or self.shapley.low <= 0
 
 
 def worth(
     ledger: Ledger, router: Router | None = None, orders: int = 200, seed: int = 0
 ) -> dict[str, Worth]:
     """Value of every expert: Shapley, exact up to twelve experts, and leave-one-out.
+
+    A coalition is worth the loss that its fused model saves over the base. The base is everybody's,
+    so every coalition routes to it as well: without it, a lone specialist that has forgotten the
+    other domains is worth less than nothing, and who hands in the base is paid for what all had
+    (0.07 nats/token at ``ci``, more than a contributor's 0.05).
 
     Parameters
     ----------
@@ -188,7 +194,8 @@ def worth(
     needed = set(_coalitions(experts)) if exact else {c for o in drawn for c in _prefixes(o)}
     needed |= {everybody - {name} for name in experts}
     # In an order, so that equal calls give equal sums to the last bit.
-    table = _fused(ledger, sorted(needed, key=lambda c: (len(c), sorted(c))), router)
+    coalitions = sorted(needed, key=lambda c: (len(c), sorted(c)))
+    table = _fused(ledger, coalitions, router, always=(BASE,))
     found = {}
     for name in experts:
         # Loss is a sum over documents, and so is every mean of differences of it.
@@ -213,17 +220,19 @@ def worth(
     return found
 
 
-def _fused(ledger: Ledger, coalitions: Iterable[Coalition], router: Router | None) -> Losses:
-    """Document sums of the fused loss of each coalition; nobody at all is the base."""
+def _fused(
+    ledger: Ledger,
+    coalitions: Iterable[Coalition],
+    router: Router | None,
+    always: tuple[str, ...] = (),
+) -> Losses:
+    """Document sums of the fused loss of each coalition, with experts that are always there."""
     router = router or EvidenceRouter()
     methods = {}
     for coalition in coalitions:
-        members = tuple(e for e in ledger.experts if e in coalition)
-        methods[_key(coalition)] = (
-            evaluation.route(replace(ledger, experts=members), {"r": router})["r"].log_probs
-            if members
-            else ledger.column(BASE)
-        )
+        members = (*always, *(e for e in ledger.experts if e in coalition))
+        part = replace(ledger, experts=members)
+        methods[_key(coalition)] = evaluation.route(part, {"r": router})["r"].log_probs
     table = evaluation.losses(ledger, methods)
     return replace(table, sums={key: table.sums[key] for key in methods})
 

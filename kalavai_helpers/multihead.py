@@ -73,6 +73,7 @@ def chunks(cooperative: Cooperative) -> tuple[packing.Chunks, np.ndarray]:
         packing.Chunks(
             np.concatenate([p.input_ids[r] for p, r in zip(parts, rows, strict=True)]),
             np.concatenate([p.document[r] for p, r in zip(parts, rows, strict=True)]),
+            parts[0].role,
         ),
         np.repeat(np.arange(len(parts)), len(rows[0])),
     )

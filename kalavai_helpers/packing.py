@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .corpora import CorpusError, Document
+from .corpora import CorpusError, Document, role_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,11 +38,12 @@ class Chunks:
     """Packed training text: ``input_ids`` and ``document`` are (n, T + 1) integer arrays.
 
     ``document`` gives the index of the document each token comes from, so that boundaries are
-    kept; a document ends with the end-of-text token.
+    kept; a document ends with the end-of-text token. ``role`` is that of all documents.
     """
 
     input_ids: np.ndarray
     document: np.ndarray
+    role: str
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -68,7 +69,8 @@ def pack(documents: list[Document], tokenizer: Tokenizer, seq_len: int) -> Chunk
             f"{len(flat)} tokens of {documents[0].domain!r} do not fill one chunk of {width}: "
             "give more text or a shorter seq_len"
         )
-    return Chunks(flat[: n * width].reshape(n, width), who[: n * width].reshape(n, width))
+    chunks = (array[: n * width].reshape(n, width) for array in (flat, who))
+    return Chunks(*chunks, role_of(documents))
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Windows:
     def n_tokens(self) -> int:
         """Number of predicted tokens."""
         return int((self.targets != IGNORE).sum())
+
+    @property
+    def role(self) -> str:
+        """The one role of the documents (see :func:`corpora.role_of`)."""
+        return role_of(self.documents)
 
 
 def windows(documents: list[Document], tokenizer: Tokenizer, seq_len: int) -> Windows:

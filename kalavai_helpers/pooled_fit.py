@@ -2,27 +2,32 @@
 
 A router only weighs experts, so the experts run once: their last hidden states on a pool of
 training chunks are kept, and a fit of 500 steps costs a second instead of minutes. Everything
-else is as published: gates from the mean state of the whole sequence (not causal), a linear router
-or, across languages, one of two layers, without bias, logit mixing, AdamW at 1e-3, batches of 4.
+else is as published: gates from the mean state of the whole sequence (not causal), a router of two
+layers (410M, and across languages) or a linear one (the larger models), without bias, logit
+mixing, AdamW at 1e-3, batches of 4.
 :func:`kalavai_helpers.scoring.fit_pooled` is the published loop itself, to compare with.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 
-from . import packing, progress, routing
+from . import corpora, packing, progress
 from .packing import IGNORE
+from .routing import PooledRouter
 from .specialists import Cooperative
+from .tiers import Tier
 
-Pooled = TypeVar("Pooled", bound=routing.PooledRouter)
-
+WIDTH = 256
+"""Hidden units of the published two-layer router."""
+LINEAR = ("EleutherAI/pythia-1b", "EleutherAI/pythia-6.9b")
+"""Bases whose results were published with a linear router."""
 POOL = 250
 """Most training chunks a domain in the pool; a fit of 500 steps draws 2,000 chunks."""
 
@@ -33,24 +38,12 @@ LOOKS = (0, 10, 25, 50, 100, 150, 200, 300, 400)
 """Steps at which the mean gates of a fit are kept, beside the last."""
 
 
-class PooledMLP(routing.PooledRouter):
-    """The published cross-lingual router: d → 256 → ReLU → N without bias, on the mean state."""
+def published_width(tier: Tier) -> int | None:
+    """Hidden units of the router that was published for a tier's base, ``None`` for a linear one.
 
-    name = "pooled-mlp"
-
-    def __init__(self, n_features: int, n_experts: int, width: int = 256):
-        super().__init__(n_features, n_experts)
-        self.linear = torch.nn.Sequential(
-            torch.nn.Linear(n_features, width, bias=False),
-            torch.nn.ReLU(),
-            torch.nn.Linear(width, n_experts, bias=False),
-        )
-
-    def arguments(self) -> dict[str, int]:
-        """Constructor arguments, for saving."""
-        first, _, last = self.linear
-        sizes = first.in_features, last.out_features, first.out_features
-        return dict(zip(("n_features", "n_experts", "width"), sizes, strict=True))
+    The small bases trained here stand in for the one of 410M parameters.
+    """
+    return None if tier.hub_id in LINEAR else WIDTH
 
 
 @dataclass(frozen=True)
@@ -98,8 +91,8 @@ def fit(
     *,
     chunks: Sequence[int] | None = None,
     curriculum: int = 0,
-    kind: type[Pooled] = PooledMLP,
-) -> tuple[Pooled, torch.Tensor]:
+    width: int | None = WIDTH,
+) -> tuple[PooledRouter, torch.Tensor]:
     """Fit one router on cached states; the seed decides its first weights and its batches.
 
     Parameters
@@ -112,28 +105,46 @@ def fit(
     curriculum
         Steps at the start whose batches come from one domain at a time, in turn. They use domain
         labels, which the protocol says it does without.
-    kind
-        Class of the router: two layers, or the linear :class:`routing.PooledRouter`.
+    width
+        Hidden units, ``None`` for a linear router.
 
     Returns
     -------
     The router, and the gates (S, W, N) of the held-out windows at the steps of ``LOOKS`` and at
     the end.
     """
-    n_experts, width = pool.states.shape[2:]
+    router, looks = start(pool, seed, width), []
+    for step in descend(router, pool, seed, chunks, curriculum):
+        if step in LOOKS or step == steps:
+            looks.append(router.weigh(pool.means).detach())
+        if step == steps:
+            break
+    return router.cpu().requires_grad_(False), torch.stack(looks).cpu()
+
+
+def start(pool: Pool, seed: int, width: int | None) -> PooledRouter:
+    """The router of a seed before its first step."""
+    n_experts, n_features = pool.states.shape[2:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        router = kind(width, n_experts)
-    router.to(pool.states.device)
+        return PooledRouter(n_features, n_experts, width).to(pool.states.device)
+
+
+def descend(
+    router: PooledRouter,
+    pool: Pool,
+    seed: int,
+    chunks: Sequence[int] | None = None,
+    curriculum: int = 0,
+) -> Iterator[int]:
+    """Take step after step, for ever; tells before each how many were taken."""
     optimizer = torch.optim.AdamW(router.parameters(), lr=1e-3, fused=True)
     rng = np.random.default_rng(seed)
     rows_of = [np.flatnonzero(pool.domain.cpu() == d) for d in range(len(pool.chunks))]
     frequency = np.array((chunks or pool.chunks.tolist())[: len(rows_of)], float)
     features = pool.states.mean((1, 2))
-    looks = []
-    for step in range(steps):
-        if step in LOOKS:
-            looks.append(router.weigh(pool.means).detach())
+    for step in itertools.count():
+        yield step
         domains = rng.choice(len(rows_of), size=4, p=frequency / frequency.sum())
         if step < curriculum:
             domains[:] = step % len(rows_of)
@@ -144,13 +155,11 @@ def fit(
             gate_gradient(pool.states[rows], pool.targets[rows], gates.detach(), pool.heads)
         )
         optimizer.step()
-    looks.append(router.weigh(pool.means).detach())
-    return router.cpu().requires_grad_(False), torch.stack(looks).cpu()
 
 
 def fit_all(
     cooperative: Cooperative, settings: Sequence[Setting]
-) -> tuple[list[tuple[PooledMLP, torch.Tensor]], torch.Tensor]:
+) -> tuple[list[tuple[PooledRouter, torch.Tensor]], torch.Tensor]:
     """Fit one router a setting, side by side, and score all on the held-out tokens.
 
     Returns
@@ -162,6 +171,7 @@ def fit_all(
 
     device, steps = cooperative.tier.device()[0], cooperative.tier.router_steps
     windows = packing.concatenate([cooperative.windows("heldout", d) for d in cooperative.domains])
+    corpora.require_role(windows.role, "heldout", "Scoring pooled routers")
     experts = [cooperative.model(d).to(device) for d in cooperative.domains]
     pool = build(cooperative, experts, windows)
     if device.type == "cuda":
@@ -179,14 +189,14 @@ def fit_all(
     return fitted, score(experts, windows, gates.to(device), pool.heads)
 
 
-def _fit(pool: Pool, setting: Setting, steps: int) -> tuple[PooledMLP, torch.Tensor]:
+def _fit(pool: Pool, setting: Setting, steps: int) -> tuple[PooledRouter, torch.Tensor]:
     seed, chunks, curriculum = setting
     return fit(pool, seed, steps, chunks=chunks, curriculum=curriculum)
 
 
 def _fit_job(
     arrays: dict[str, np.ndarray], setting: Setting, steps: int
-) -> tuple[PooledMLP, torch.Tensor]:
+) -> tuple[PooledRouter, torch.Tensor]:
     torch.set_num_threads(1)
     # Copied: joblib maps large arrays read-only.
     pool = Pool(**{name: torch.tensor(array) for name, array in arrays.items()})
@@ -194,18 +204,26 @@ def _fit_job(
 
 
 @torch.no_grad()
-def build(cooperative: Cooperative, experts: list, windows: packing.Windows | None = None) -> Pool:
+def build(
+    cooperative: Cooperative,
+    experts: list,
+    windows: packing.Windows | None = None,
+    *,
+    role: str = "train",
+    most: int = POOL,
+) -> Pool:
     """Run the experts over the pool and the held-out windows, where those are given.
 
-    At most ``POOL`` training chunks a domain, drawn at random; natural proportions are kept in
-    ``Pool.chunks`` and applied when a batch is drawn.
+    At most so many training chunks a domain (or chunks of documents of another role), drawn at
+    random; natural proportions are kept in ``Pool.chunks`` and applied when a batch is drawn.
     """
     device = cooperative.tier.device()[0]
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
-        documents = cooperative.documents(name, "train")
+        documents = cooperative.documents(name, role)
+        corpora.require_role(corpora.role_of(documents), role, "The published router")
         chunks = packing.pack(documents, cooperative.tokenizer, cooperative.tier.seq_len).input_ids
-        rows = np.random.default_rng(0).permutation(len(chunks))[:POOL]
+        rows = np.random.default_rng(0).permutation(len(chunks))[:most]
         chosen.append(chunks[rows])
         domain += [index] * len(rows)
         counts.append(len(chunks))

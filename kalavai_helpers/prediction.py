@@ -159,19 +159,15 @@ def account(diagonal: list[float], best: float, fused: list[float] | float) -> d
     Returns
     -------
     dict
-        ``oracle`` (gain of always using the best specialist of a domain), ``regret`` (lost where
-        the fused model is worse than that), ``bonus`` (won where it is better) and ``gain`` =
-        oracle − regret + bonus, in percent of ``best``. From an equal-weight loss only the net of
-        regret and bonus is known.
+        ``oracle`` (gain of always using the best specialist of a domain), ``above_oracle`` (loss of
+        the fused model above that, negative where it is below) and ``gain`` = oracle −
+        above_oracle, in percent of ``best``. Losses alone do not tell ``above_oracle`` apart into
+        routing regret and mixing bonus (:class:`kalavai_helpers.evaluation.Accounting`): that
+        takes the gates of every token.
     """
-    each = np.asarray(diagonal, float)
-    parts = np.asarray([fused] if np.isscalar(fused) else fused, float)
-    excess = parts - (each.mean() if len(parts) == 1 else each)
-    scale = 100 / best
-    oracle = scale * (best - float(each.mean()))
-    regret = scale * float(np.maximum(excess, 0).mean())
-    bonus = scale * float(np.maximum(-excess, 0).mean())
-    return {"oracle": oracle, "regret": regret, "bonus": bonus, "gain": oracle - regret + bonus}
+    own, scale = float(np.mean(diagonal)), 100 / best
+    oracle, above = scale * (best - own), scale * (float(np.mean(fused)) - own)
+    return {"oracle": oracle, "above_oracle": above, "gain": oracle - above}
 
 
 def _value(id: str, record: Mapping[str, float] | None) -> float:
@@ -185,7 +181,7 @@ def accounting(record: Mapping[str, float] | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a condition: name, losses (``matrix``: specialists × domains were released;
-        ``diagonal``: own-domain losses, or base losses and divergences), oracle, regret, bonus,
+        ``diagonal``: own-domain losses, or base losses and divergences), oracle, above_oracle,
         gain, released, error (gain − released, pp), released_id.
     """
     import pandas as pd

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from . import corpora
 from .ledger import Ledger
 from .losses import Estimate, Losses
 from .specialists import BASE
@@ -98,6 +99,7 @@ def loss(
     fused
         Whether the model reads in the batches of the fused model.
     """
+    corpora.require_role(ledger.role, "heldout", "A published protocol")
     window = ledger.window.numpy()
     sums = np.bincount(window, -log_probs.double().numpy())
     tokens = np.bincount(window).astype(float)
@@ -141,7 +143,7 @@ def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> E
 
 def _documents(ledger: Ledger) -> Losses:
     count = np.bincount(ledger.document, minlength=ledger.n_documents)
-    return Losses({}, count, ledger.group.numpy(), ledger.groups)
+    return Losses({}, count, ledger.group.numpy(), ledger.groups, ledger.source)
 
 
 def _window_group(ledger: Ledger) -> np.ndarray:

@@ -1,10 +1,13 @@
 """The public record of KALAVAI: every published number the book quotes, by id.
 
-The values live in `data/published/values.csv`, which the README beside it explains.
+The values live in `data/published/values.csv`, which the README beside it explains. They are read
+only if the file has the checksum in `SHA256SUMS` beside it.
 """
 
 import csv
 import difflib
+import hashlib
+import io
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -50,14 +53,26 @@ def _path() -> Path:
     return path
 
 
+def _text(path: Path) -> str:
+    """Text of the record, if its checksum is that of the ``SHA256SUMS`` beside it."""
+    text = path.read_text(encoding="utf-8")  # any line ends: a checkout may have changed them
+    expected = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").split()[0]
+    if hashlib.sha256(text.encode()).hexdigest() != expected:
+        raise ValueError(
+            f"{path} is not the record whose checksum stands in SHA256SUMS beside it: a value was"
+            " changed. Restore the file; after a change that is meant, run"
+            " `sha256sum values.csv > SHA256SUMS` in its folder."
+        )
+    return text
+
+
 @cache
 def _records() -> dict[str, Mapping[str, Any]]:
     records: dict[str, Mapping[str, Any]] = {}
-    with _path().open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            seeds = tuple(int(seed) for seed in line["seeds"].split())
-            record = {**line, "value": float(line["value"]), "seeds": seeds}
-            records[line["id"]] = MappingProxyType(record)
+    for line in csv.DictReader(io.StringIO(_text(_path()))):
+        seeds = tuple(int(seed) for seed in line["seeds"].split())
+        record = {**line, "value": float(line["value"]), "seeds": seeds}
+        records[line["id"]] = MappingProxyType(record)
     return records
 
 
@@ -73,8 +88,14 @@ def load() -> "pd.DataFrame":
     Returns
     -------
     pandas.DataFrame
-        2,321 rows; columns id, experiment, model, condition, metric, value (float), unit, seeds
-        (tuple of int), eval_protocol, source, note. The frame is yours to change.
+        3,066 rows; columns id, experiment, model, condition, metric, value (float), unit, seeds
+        (tuple of int), eval_protocol, source, note, commit (of the public repository; empty for
+        web page and abstract), date (released on, or before). The frame is yours to change.
+
+    Raises
+    ------
+    ValueError
+        If the file is not the one whose checksum is kept beside it.
     """
     import pandas as pd
 

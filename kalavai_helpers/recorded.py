@@ -6,7 +6,9 @@ goes with it, so that a page can show routing by a model that has read real text
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,48 @@ def load(chapter: str, tier: str = "laptop") -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
+OUTCOMES = ("kept", "replaced", "failed", "skipped", "abandoned")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the history of recorded runs.
+
+    Attributes
+    ----------
+    date, tier, chapter, seeds
+        Day (empty if it never ran), tier, chapter or ``bench``, seeds and text as words.
+    outcome
+        One of ``OUTCOMES``.
+    reason
+        Why, and what was known when it was decided.
+    """
+
+    date: str
+    tier: str
+    chapter: str
+    seeds: str
+    outcome: str
+    reason: str
+
+
+def history() -> list[Entry]:
+    """Every run of a recorded experiment, with those that failed, were replaced or never ran.
+
+    Raises
+    ------
+    ValueError
+        If a line has an unknown outcome or no reason; names the line.
+    """
+    path = artifacts.data() / "recorded" / "runs.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        found = [Entry(**line) for line in csv.DictReader(file)]
+    for number, entry in enumerate(found, 2):
+        if entry.outcome not in OUTCOMES or not entry.reason:
+            raise ValueError(f"{path}, line {number}: give one of {OUTCOMES} and a reason")
+    return found
+
+
 def keep(chapter: str, tier: Tier, duration_s: float) -> Path:
     """Keep the records that a chapter has just saved, with its recipe and duration."""
     run = records.load(chapter, tier.name)
@@ -73,7 +117,7 @@ def keep_fused(tier: Tier, seed: int, source: str) -> Path:
     hf_tokenizer.save(run.cooperative.tokenizer, target)
     states, arguments = {}, {}
     for name, router in run.routers.items():
-        arguments[name] = router.arguments()
+        arguments[name] = {"name": router.name, **router.arguments()}
         states |= {f"{name}.{key}": value for key, value in router.state_dict().items()}
     artifacts.save_tensors(target / "routers.safetensors", states, arguments)
     return target
@@ -104,7 +148,7 @@ def fused(tier: str = "laptop") -> tuple[FusedForCausalLM, dict[str, Router], To
     states, arguments = artifacts.load_tensors(source / "routers.safetensors")
     routers = {}
     for name, options in arguments.items():
-        routers[name] = routing.make(name, **options)
+        routers[name] = routing.make(**{"name": name, **options})
         prefix = f"{name}."
         routers[name].load_state_dict(
             {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}

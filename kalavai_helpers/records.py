@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def record(
     name
         Lower-case letters, digits and underscores.
     value
-        A finite number (Python, NumPy or a one-element tensor), or a word such as a verdict.
+        A finite number (Python, NumPy or a one-element tensor), or a word.
     unit
         Unit of `value`, e.g. `"nats/token"` or `"%"`.
     low, high
@@ -137,22 +137,35 @@ def frame_of(run: dict[str, Any], name: str) -> "pd.DataFrame":
     return frame.set_index(frame.columns[0])
 
 
-def beside(past: dict[str, Any]) -> "pd.DataFrame":
-    """Return this run's numbers beside those of another run, for the names that both recorded.
+def beside(past: dict[str, Any], names: Mapping[str, str] | None = None) -> "pd.DataFrame":
+    """Return this run's numbers beside those of another run, where both recorded them.
 
     Parameters
     ----------
     past
         Another run of the same chapter, e.g. from `recorded.load`.
+    names
+        What a row is called → the record it shows, in the order of the table: the few quantities
+        that the claims of a chapter rest on. `None` shows all that both recorded.
+
+    Raises
+    ------
+    KeyError
+        When this run did not record one of the names.
     """
     import pandas as pd
 
     run = _started()
+    if names is None:
+        names = {name.replace("_", " "): name for name in run["records"]}
+    missing = [name for name in names.values() if name not in run["records"]]
+    if missing:
+        raise KeyError(f"Chapter {run['chapter']} did not record {', '.join(missing)}")
     rows = {}
-    for name, entry in run["records"].items():
+    for label, name in names.items():
         if name in past["records"]:
             cells = [_cell(found["records"][name]) for found in (run, past)]
-            rows[name.replace("_", " ")] = [*cells, entry["unit"]]
+            rows[label] = [*cells, run["records"][name]["unit"]]
     titles = [f"this run ({run['tier']})", f"recorded ({past['tier']})", "unit"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
 
@@ -160,8 +173,19 @@ def beside(past: dict[str, Any]) -> "pd.DataFrame":
 def _cell(entry: dict[str, Any]) -> str:
     if isinstance(entry["value"], str):
         return entry["value"]
-    text = f"{entry['value']:.4g}"
-    return text if entry["low"] is None else f"{text} ({entry['low']:.4g} to {entry['high']:.4g})"
+    text = _short(entry["value"])
+    if entry["low"] is None:
+        return text
+    return f"{text} [{_short(entry['low'])}, {_short(entry['high'])}]"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def current() -> dict[str, Any] | None:
+    """Return the run that `start` began in this process, saved or not, or None."""
+    return _run
 
 
 def save() -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RELEASED = "released"
 LOSSES = "domain losses"
-WEIGHTED = "equal-weight losses"  # mean weighted by the base's losses, the router's regret included
+WEIGHTED = "equal-weight losses"  # mean weighted by the base's losses, the router's errors included
 
 _SEEDS = (42, 137, 2026)
 _BASE = "main-410M/pythia-410m_step10000/model_base/loss_{}/s42/corr"

@@ -20,8 +20,8 @@ def gains() -> pd.DataFrame:
 
     Returns
     -------
-    One row a size and seed; columns size, seed, divergence (mean, %), oracle, regret, bonus, gain
-    (recomputed, %), released (%), error (pp).
+    One row a size and seed; columns size, seed, divergence (mean, %), oracle, above_oracle, gain
+    (recomputed, %; see :func:`prediction.account`), released (%), error (pp).
     """
     accounts = prediction.accounting().set_index("name")
     rows = []
@@ -33,7 +33,7 @@ def gains() -> pd.DataFrame:
                 for domain in published.DOMAINS
             ]
             terms = accounts.loc[f"{size}, seed {seed}"]
-            names = ("oracle", "regret", "bonus", "gain", "released", "error")
+            names = ("oracle", "above_oracle", "gain", "released", "error")
             rows.append(
                 {
                     "size": size,

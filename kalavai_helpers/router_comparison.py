@@ -1,6 +1,8 @@
-"""Causal routers against the domain oracle: fitted, chosen and judged on separate documents.
+"""Causal routers against oracles that know the domain: fitted, chosen, judged on separate documents.
 
-All routers are fitted on the router documents, which no specialist trained on. The best is chosen
+One oracle picks the best specialist of each domain, another mixes with constant weights a domain,
+and may have the base as one more expert, as the routers may. All routers, and the weights of that
+oracle, are fitted on the router documents, which no specialist trained on. The best is chosen
 there too, by cross-fitting: each part of the documents is routed by routers fitted on the others.
 Held-out documents judge, and decide nothing.
 """
@@ -19,6 +21,7 @@ from . import (
     evaluation,
     expert_states,
     ledger,
+    mixing_oracle,
     packing,
     parallel,
     router_fit,
@@ -26,8 +29,7 @@ from . import (
     trunk_router,
 )
 from .ledger import Ledger
-from .losses import Losses
-from .scaling import over_seeds
+from .losses import Losses, over_runs
 from .specialists import BASE, Cooperative
 
 FOLDS = 2
@@ -35,6 +37,9 @@ ROLES = ("router", "heldout")
 SLOW_FAST = (1e-5, 0.3)
 """Chances of a switch of two filters: one that knows the document, one that knows the passage."""
 WITH_BASE = "{}, with the base"
+MIXING = "mixing oracle"
+RIVAL = WITH_BASE.format(MIXING)
+"""The oracle that may do what every router here may."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ FITS: dict[str, Fit] = {
     "evidence, α fitted": lambda texts: router_fit.fit_alpha(texts.ledger),
     "linear, EM": lambda texts: router_fit.fit_em(texts.ledger).router,
     "linear, expert states": lambda texts: router_fit.fit_em(texts.experts).router,
+    "prefix-mean": lambda texts: router_fit.fit_prefix_mean(texts.ledger),
     "mlp": lambda texts: router_fit.fit_mlp(texts.ledger),
     "log-linear": lambda texts: router_fit.fit_log_linear(texts.ledger),
     "log-linear, slow and fast": lambda texts: router_fit.fit_log_linear(texts.ledger, SLOW_FAST),
@@ -109,11 +115,12 @@ class Comparison:
     Attributes
     ----------
     table
-        Index router. Columns: chosen_by (equal-weight loss on the router documents, cross-fitted);
-        then on held-out documents loss (equal-weight), above_oracle with above_oracle_low and
-        above_oracle_high (loss minus the domain oracle's), all nats/token; gain, regret, bonus
-        (%: gain = gain of the domain oracle − regret + bonus). Means over seeds; the interval is
-        over documents and seeds. Sorted by chosen_by.
+        Index router; the mixing oracles are rows too. Columns: kind (router, oracle); chosen_by
+        (equal-weight loss on the router documents, cross-fitted); then on held-out documents loss
+        (equal-weight), above_oracle (loss minus the domain oracle's) and above_mixing_oracle (minus
+        that of the mixing oracle with the base), each with _low and _high, all nats/token; gain,
+        gain_over_base, regret, bonus (%, see :class:`evaluation.Accounting`). Means over seeds; the
+        interval is over documents and seeds. Sorted by chosen_by.
     best
         The router with the lowest ``chosen_by``.
     """
@@ -149,8 +156,10 @@ def compare(
     rows = {name: _row(tables, name, cooperatives[0].domains) for name in chosen[0]}
     table = pd.DataFrame(rows).T.rename_axis("router")
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
+    oracle = table.index.isin([MIXING, RIVAL])
+    table.insert(0, "kind", np.where(oracle, "oracle", "router"))
     table = table.sort_values("chosen_by")
-    return Comparison(table, table.index[0])
+    return Comparison(table, table.index[table.kind == "router"][0])
 
 
 def _judged(cooperative: Cooperative, fits: Mapping[str, Fit]) -> Losses:
@@ -165,7 +174,7 @@ def _fold(cooperative: Cooperative, fits: Mapping[str, Fit], k: int, folds: int)
 def cross_fitted(texts: Texts, fits: Mapping[str, Fit], k: int, folds: int = FOLDS) -> Losses:
     """Document sums on one part of the documents, of routers fitted on the other parts."""
     fold = torch.arange(texts.ledger.n_documents) % folds
-    return _losses(texts.of(fold != k), texts.of(fold == k), fits)
+    return _losses(texts.of(fold != k), texts.of(fold == k), fits, role="router")
 
 
 def _joined(parts: Sequence[Losses]) -> Losses:
@@ -175,24 +184,31 @@ def _joined(parts: Sequence[Losses]) -> Losses:
         sums={name: np.concatenate([p.sums[name] for p in parts]) for name in parts[0].sums},
         tokens=np.concatenate([p.tokens for p in parts]),
         group=np.concatenate([p.group for p in parts]),
+        source=np.concatenate([p.source for p in parts]),
     )
 
 
 def _names(fits: Mapping[str, Fit]) -> list[str]:
-    return [*fits, *(WITH_BASE.format(name) for name in MAY_USE_BASE if name in fits)]
+    with_base = [WITH_BASE.format(name) for name in MAY_USE_BASE if name in fits]
+    return [*fits, *with_base, MIXING, RIVAL]
 
 
-def _losses(fitting: Texts, judged: Texts, fits: Mapping[str, Fit]) -> Losses:
+def _losses(
+    fitting: Texts, judged: Texts, fits: Mapping[str, Fit], role: str = "heldout"
+) -> Losses:
     """Document sums of routers fitted on some texts, on others; ``NAME drawn``: one expert drawn."""
     methods = {}
     for name in _names(fits):
-        plain = name in fits
-        source, target = (x if plain else x.with_base() for x in (fitting, judged))
-        fit = fits[name] if plain else fits[name.removesuffix(WITH_BASE.format(""))]
-        gates, log_probs = target.gates(fit(source)), target.ledger.expert_log_probs
+        plain = name.removesuffix(WITH_BASE.format(""))
+        source, target = (x if plain == name else x.with_base() for x in (fitting, judged))
+        if plain == MIXING:
+            gates = mixing_oracle.route(source.ledger, target.ledger).gates
+        else:
+            gates = target.gates(fits[plain](source))
+        log_probs = target.ledger.expert_log_probs
         methods[name] = routing.fuse_log_probs(gates, log_probs)
         methods[f"{name} drawn"] = (gates * log_probs).sum(1)
-    return evaluation.losses(judged.ledger, methods)
+    return evaluation.losses(judged.ledger, methods, role)
 
 
 def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[str, float]:
@@ -204,16 +220,19 @@ def _row(tables: Sequence[Losses], name: str, experts: tuple[str, ...]) -> dict[
         top = best if upper is None else table.equal_weight(upper)
         return 100 * (top - table.equal_weight(lower)) / best
 
-    above = over_seeds(
-        tables,
-        lambda s, w: tables[s].equal_weight(name, w) - tables[s].equal_weight("domain_oracle", w),
-    )
+    def above(oracle: str, column: str) -> dict[str, float]:
+        found = over_runs(
+            tables,
+            lambda s, w: tables[s].equal_weight(name, w) - tables[s].equal_weight(oracle, w),
+        )
+        return {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+
     return {
         "loss": mean(lambda t: t.equal_weight(name)),
-        "above_oracle": above.value,
-        "above_oracle_low": above.low,
-        "above_oracle_high": above.high,
+        **above("domain_oracle", "above_oracle"),
+        **above(RIVAL, "above_mixing_oracle"),
         "gain": mean(lambda t: share(t, None, name)),
+        "gain_over_base": mean(lambda t: 100 * (1 - t.equal_weight(name) / t.equal_weight(BASE))),
         "regret": -mean(lambda t: share(t, "domain_oracle", f"{name} drawn")),
         "bonus": mean(lambda t: share(t, f"{name} drawn", name)),
     }
@@ -229,4 +248,5 @@ def _documents(found: Ledger, keep: torch.Tensor) -> Ledger:
         window=found.window[tokens].unique_consecutive(return_inverse=True)[1],
         group=found.group[keep],
         n_bytes=found.n_bytes[keep],
+        source=found.source[keep.numpy()],
     )

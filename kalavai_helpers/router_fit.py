@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import router_checks, routing
-from .learned_routers import LogLinearRouter, MLPRouter, linear_for
+from . import corpora, router_checks, routing
+from .learned_routers import LogLinearRouter, MLPRouter, PrefixMeanRouter, linear_for
 from .ledger import Ledger
 from .routing import EvidenceRouter, LinearRouter, Router
 
@@ -60,6 +60,7 @@ def fit_em(
     weights
         (n,) how much each token counts, of any scale; all alike by default.
     """
+    corpora.require_role(ledger.role, "router", "A linear router fitted by EM")
     features, log_probs = ledger.features.double(), ledger.expert_log_probs
     router = linear_for(ledger)
     counts = torch.ones(len(ledger), dtype=torch.float64) if weights is None else weights.double()
@@ -143,6 +144,25 @@ def fit_mlp(
     return _descend(router, ledger, seed, steps, batch_size, learning_rate, decay)
 
 
+def fit_prefix_mean(ledger: Ledger) -> PrefixMeanRouter:
+    """Fit the causal form of the published router, as :func:`routing.fit_linear` does its own."""
+    corpora.require_role(ledger.role, "router", "A router that reads the prefix")
+    router = PrefixMeanRouter(ledger.features.shape[1], len(ledger.experts))
+    router_checks.check_ledger(router, ledger)
+    return routing.climb(router, prefix_means(ledger), ledger.expert_log_probs.float())
+
+
+def prefix_means(ledger: Ledger) -> torch.Tensor:
+    """Mean (n, F) of a document's states up to each of its tokens, that token's included."""
+    features, document = ledger.features.double(), ledger.document
+    total = features.cumsum(0)
+    lengths = torch.bincount(document, minlength=ledger.n_documents)
+    first = (lengths.cumsum(0) - lengths)[document]
+    before = total[first] - features[first]
+    place = torch.arange(len(ledger)) - first + 1
+    return ((total - before) / place[:, None]).to(ledger.features)
+
+
 def fit_alpha(ledger: Ledger) -> EvidenceRouter:
     """Fit the chance α of a switch: the evidence router that makes the documents most likely.
 
@@ -150,6 +170,7 @@ def fit_alpha(ledger: Ledger) -> EvidenceRouter:
     """
     from scipy.optimize import minimize_scalar
 
+    corpora.require_role(ledger.role, "router", "The chance of a switch")
     log_probs = ledger.expert_log_probs
 
     def loss(log_alpha: float) -> float:
@@ -176,6 +197,7 @@ def fit_log_linear(ledger: Ledger, alphas: Sequence[float] | None = None) -> Log
     alphas
         Chance of a switch of each filter; by default one filter, that of :func:`fit_alpha`.
     """
+    corpora.require_role(ledger.role, "router", "A log-linear router")
     alphas = (fit_alpha(ledger).alpha,) if alphas is None else alphas
     log_probs = ledger.expert_log_probs
     router = LogLinearRouter(ledger.features.shape[1], log_probs.shape[1], alphas)
@@ -210,6 +232,7 @@ def _descend(
     learning_rate: float,
     decay: float,
 ) -> Router:
+    corpora.require_role(ledger.role, "router", "A router fitted by gradient steps")
     features, log_probs = ledger.features, ledger.expert_log_probs.float()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(router.parameters(), lr=learning_rate, weight_decay=decay)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from . import router_checks
+from . import corpora, router_checks
 from .filtering import fixed_share
 from .ledger import Ledger
 
@@ -31,6 +31,8 @@ class Router(torch.nn.Module):
     """``"base"``, ``"experts"`` or ``"trunk"``: whose last hidden states are the features."""
     listens = True
     """Whether it learns from the log-probabilities that the experts gave to tokens seen."""
+    looks_back = True
+    """Whether its gates depend on earlier tokens; else each token can be routed by itself."""
     per_expert: tuple[str, ...] = ()
     """Weights with a row an expert, that whoever leaves can take along."""
 
@@ -98,6 +100,7 @@ class UniformRouter(Router):
 
     name = "uniform"
     listens = False
+    looks_back = False
 
     def forward(self, features, log_probs, mask=None):
         return torch.full_like(log_probs, 1 / log_probs.shape[-1])
@@ -150,14 +153,16 @@ def fixed_share_bound(segments: int, n_tokens: int, n_experts: int, alpha: float
 
 
 class LinearRouter(Router):
-    """The published linear router made causal: gates from the base state of each token.
+    """Gates from the base state of each token by itself, without memory.
 
-    softmax(W h_t), h_t standardised; fitted by :func:`fit_linear`.
+    softmax(W h_t), h_t standardised; fitted by :func:`fit_linear`. The published routers pool a
+    whole text; what of that is causal is :class:`learned_routers.PrefixMeanRouter`.
     """
 
     name = "linear"
     reads = "base"
     listens = False
+    looks_back = False
     per_expert = ("weight",)
 
     def __init__(self, n_features: int, n_experts: int):
@@ -184,6 +189,11 @@ class PooledRouter(Router):
     h is the mean over experts and over *all* positions of the last hidden states, future ones
     included, so this router is not causal: it scores a text it has already read. It mixes logits
     (as the released code does) and is here for replication only.
+
+    Parameters
+    ----------
+    width
+        Hidden units of softmax(V relu(U h)), 256 at 410M; ``None`` for softmax(W h), at 1B and 6.9B.
     """
 
     name = "pooled"
@@ -192,9 +202,12 @@ class PooledRouter(Router):
     reads = "experts"
     listens = False
 
-    def __init__(self, n_features: int, n_experts: int):
+    def __init__(self, n_features: int, n_experts: int, width: int | None = None):
         super().__init__()
-        self.linear = torch.nn.Linear(n_features, n_experts, bias=False)
+        if width is not None and width < 1:
+            raise ValueError(f"width counts hidden units, at least 1, not {width}: None for none")
+        self.hidden = None if width is None else torch.nn.Linear(n_features, width, bias=False)
+        self.linear = torch.nn.Linear(width or n_features, n_experts, bias=False)
 
     def forward(self, features, log_probs, mask=None):
         if mask is None:
@@ -205,12 +218,15 @@ class PooledRouter(Router):
 
     def weigh(self, means: torch.Tensor) -> torch.Tensor:
         """Gates (B, N) of sequences with mean states (B, d)."""
-        return self.linear(means).softmax(-1)
+        found = means if self.hidden is None else self.hidden(means).relu()
+        return self.linear(found).softmax(-1)
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments, for saving."""
-        n_experts, n_features = self.linear.weight.shape
-        return {"n_features": n_features, "n_experts": n_experts}
+        width = None if self.hidden is None else self.hidden.out_features
+        first = self.linear if self.hidden is None else self.hidden
+        sizes = {"n_features": first.in_features, "n_experts": self.linear.out_features}
+        return {**sizes, "width": width}
 
 
 ROUTERS = {cls.name: cls for cls in (UniformRouter, EvidenceRouter, LinearRouter, PooledRouter)}
@@ -247,7 +263,7 @@ def ledger_gates(router: Router, ledger: Ledger) -> torch.Tensor:
     router_checks.check_ledger(router, ledger)
     features = None if router.reads is None else ledger.features
     log_probs = ledger.expert_log_probs
-    if not router.listens:  # one token at a time, no need to pad documents
+    if not router.looks_back:  # one token at a time, no need to pad documents
         return router(None if features is None else features[None], log_probs[None])[0].double()
     positions = ledger.positions()
     together = len(positions)
@@ -274,9 +290,20 @@ def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> Linear
     The ledger should hold documents that the specialists did not train on: on their own training
     text they look better than they are. Deterministic: starts from uniform gates.
     """
-    features, log_probs = ledger.features, ledger.expert_log_probs.float()
-    router = LinearRouter(features.shape[1], log_probs.shape[1])
+    corpora.require_role(ledger.role, "router", "A linear router")
+    router = LinearRouter(ledger.features.shape[1], len(ledger.experts))
     router_checks.check_ledger(router, ledger)
+    return climb(router, ledger.features, ledger.expert_log_probs.float(), steps, penalty)
+
+
+def climb(
+    router: LinearRouter,
+    features: torch.Tensor,
+    log_probs: torch.Tensor,
+    steps: int = 60,
+    penalty: float = 1e-4,
+) -> LinearRouter:
+    """Fit W and the scale of a linear router to features (n, F) and scores (n, N) of tokens."""
     router.mean.copy_(features.mean(0))
     router.scale.copy_(features.std(0).clamp_min(1e-3))
     optimizer = torch.optim.LBFGS(
@@ -285,7 +312,7 @@ def fit_linear(ledger: Ledger, steps: int = 60, penalty: float = 1e-4) -> Linear
 
     def objective() -> torch.Tensor:
         optimizer.zero_grad()
-        gates = router(features, log_probs)
+        gates = router.scores(features).softmax(-1)
         loss = -fuse_log_probs(gates, log_probs).mean() + penalty * router.weight.square().sum()
         loss.backward()
         return loss

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from . import evaluation, losses
+from . import evaluation
 from .ladder import EVIDENCE, METHODS, Rung
-from .losses import Estimate, Losses
+from .losses import Estimate, Losses, Weights, over_runs
 from .specialists import BASE
-from .verdicts import Verdict, exceeds
-
-Weights = np.ndarray | None
-Statistic = Callable[[int, Weights], np.ndarray]
-
-
-def over_seeds(tables: Sequence[Losses], statistic: Statistic) -> Estimate:
-    """Mean over seeds of a statistic, with a 95 % interval over documents and seeds.
-
-    Both are resampled with replacement. The part of few seeds is a lower bound: a bootstrap of n
-    values has (n − 1) / n of their variance.
-
-    Parameters
-    ----------
-    tables
-        One a seed, all on the same documents.
-    statistic
-        Maps the index of a seed and document weights (..., n_documents) to values (...).
-    """
-    n = len(tables)
-    drawn = np.random.default_rng(1).integers(n, size=(losses.N_RESAMPLES, n))
-
-    def mean(weights: Weights) -> np.ndarray:
-        values = np.stack([statistic(seed, weights) for seed in range(n)], -1)
-        if weights is None:
-            return values.mean(-1)
-        return np.take_along_axis(values, drawn, -1).mean(-1)
-
-    return tables[0].interval(mean)
 
 
 def _gain(table: Losses, method: str, experts: tuple[str, ...], weights: Weights) -> np.ndarray:
@@ -65,7 +36,7 @@ MEASURES = {"gain": _gain, "gain_over_base": _over_base, "loss": _loss}
 def estimate(rung: Rung, method: str, measure: str = "gain") -> Estimate:
     """A measure of a method on a rung, mean over the seeds that it was run for."""
     tables, function = rung.tables_with(method), MEASURES[measure]
-    return over_seeds(tables, lambda s, w: function(tables[s], method, rung.domains, w))
+    return over_runs(tables, lambda s, w: function(tables[s], method, rung.domains, w))
 
 
 def summary(rungs: Sequence[Rung]) -> pd.DataFrame:
@@ -131,7 +102,7 @@ def change(rungs: Sequence[Rung], method: str = EVIDENCE) -> Estimate:
     """Gain (pp) on the widest rung minus gain on the narrowest, paired by document and seed."""
     small, large = (rung.tables_with(method) for rung in (rungs[0], rungs[-1]))
     experts = rungs[0].domains
-    return over_seeds(
+    return over_runs(
         small,
         lambda s, w: _gain(large[s], method, experts, w) - _gain(small[s], method, experts, w),
     )
@@ -155,13 +126,13 @@ def slope(rungs: Sequence[Rung], method: str = EVIDENCE) -> Estimate:
         gains = [_gain(tables[s], method, rungs[0].domains, w) for tables in each]
         return sum(part * gain for part, gain in zip(share, gains, strict=True))
 
-    return over_seeds(each[0], line)
+    return over_runs(each[0], line)
 
 
 def lowest_gain(rungs: Sequence[Rung], method: str = EVIDENCE) -> Estimate:
     """The lowest gain (%) of all rungs: above zero only if the gain is so at every size."""
     each = [(rung.tables_with(method), rung.domains) for rung in rungs]
-    return over_seeds(
+    return over_runs(
         each[0][0], lambda s, w: np.min([_gain(t[s], method, d, w) for t, d in each], axis=0)
     )
 
@@ -174,7 +145,7 @@ def advantage(
     L is the equal-weight loss, or the loss on ``domain``.
     """
     tables = rung.tables_with(method, rival)
-    return over_seeds(tables, lambda s, w: _advantage(rung, tables[s], rival, domain, method, w))
+    return over_runs(tables, lambda s, w: _advantage(rung, tables[s], rival, domain, method, w))
 
 
 def lowest_advantage(
@@ -193,7 +164,7 @@ def lowest_advantage(
     def statistic(s: int, w: Weights) -> np.ndarray:
         return np.min([_advantage(r, t[s], rival, d, method, w) for r, t, d in cases], axis=0)
 
-    return over_seeds(cases[0][1], statistic)
+    return over_runs(cases[0][1], statistic)
 
 
 def _advantage(
@@ -205,16 +176,3 @@ def _advantage(
         column = rung.domains.index(domain)
         theirs, ours = (table.by_group(name, weights)[..., column] for name in (rival, method))
     return 100 * (theirs - ours) / theirs
-
-
-def judge_fall(rungs: Sequence[Rung]) -> tuple[Verdict, Estimate | None]:
-    """Does the gain fall with size? From the change between the ends; None with one rung."""
-    if len(rungs) < 2:
-        return Verdict.NOT_TESTABLE, None
-    found = change(rungs)
-    return exceeds(Estimate(-found.value, -found.high, -found.low), 0.0), found
-
-
-def judge_rival(found: Estimate | None) -> Verdict:
-    """Does the fused model beat a rival? From its (lowest) advantage; None was never run."""
-    return Verdict.NOT_TESTABLE if found is None else exceeds(found, 0.0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from . import progress, routing
+from . import corpora, progress, routing
+from .evaluation import Fused
 from .fusion import FusedForCausalLM, fuse
 from .packing import END, IGNORE, Chunks, Windows
 from .reading import Reading
@@ -50,28 +52,29 @@ def score(
     model: FusedForCausalLM,
     windows: Windows,
     task: str,
-    gates: dict[str, torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Score a fused model, each window a sequence, and logit mixtures under given gates.
+    others: dict[str, torch.Tensor | routing.Router] | None = None,
+) -> tuple[Fused, dict[str, Fused]]:
+    """Score a fused model, each window a sequence, and logit mixtures under other gates.
 
     The only way to evaluate a router that is not causal, or a logit mixture.
 
     Parameters
     ----------
-    gates
-        Further gates (n, N) by name, e.g. read off the ledger.
+    others
+        By name: gates (n, N), e.g. read off the ledger, or a router that reads the same states as
+        the model's.
 
     Returns
     -------
-    Log-probability (n,) and gates (n, N) of the model as it is; then, by name, the
-    log-probability (n,) of the logit mixture under each of the further gates.
+    The model as it is, and, by name, the logit mixture under each of the other gates.
     """
+    corpora.require_role(windows.role, "heldout", "Scoring a fused model")
     device = model.device
     # Logits of all experts are held at once: a large vocabulary leaves room for few sequences.
     a_sequence = windows.input_ids.shape[1] * len(model.config.experts) * model.config.vocab_size
     batch_size = max(1, min(16, MAX_LOGITS // a_sequence))
-    found, own = [], []
-    others: dict[str, list[torch.Tensor]] = {name: [] for name in gates or {}}
+    others = others or {}
+    parts: dict[str | None, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
     done = 0
     for start in range(0, len(windows.input_ids), batch_size):
         rows = slice(start, start + batch_size)
@@ -80,21 +83,25 @@ def score(
         real = targets != IGNORE
         wanted = targets[real][:, None]
         experts = _run_experts(model, inputs, real)
-        routed = _route(model, experts, real)
-        fused = _mix(routed, experts, model.config.mixing)
-        found.append(fused[real].gather(1, wanted)[:, 0])
-        own.append(routed[real])
         here = replace(experts, logits=experts.logits[real], log_probs=experts.log_probs[real])
-        for name, parts in others.items():
-            given = gates[name][done : done + len(wanted)].float().to(device)
-            parts.append(_mix(given, here, "logit").gather(1, wanted)[:, 0])
+        gates = _route(model.router, experts, real)[real]
+        fused = _mix(gates, here, model.config.mixing)
+        parts[None].append((fused.gather(1, wanted)[:, 0], gates))
+        for name, other in others.items():
+            if isinstance(other, routing.Router):
+                gates = _route(other, experts, real)[real]
+            else:
+                gates = other[done : done + len(wanted)].float().to(device)
+            fused = _mix(gates, here, "logit")
+            parts[name].append((fused.gather(1, wanted)[:, 0], gates))
         done += len(wanted)
         progress.report(task, min(rows.stop, len(windows.input_ids)), len(windows.input_ids))
 
-    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat(parts).double().cpu()
-
-    return joined(found), joined(own), {name: joined(parts) for name, parts in others.items()}
+    joined = {
+        name: Fused(*(torch.cat(column).double().cpu() for column in zip(*found, strict=True)))
+        for name, found in parts.items()
+    }
+    return joined.pop(None), joined
 
 
 @dataclass
@@ -127,11 +134,11 @@ def _run_experts(
     return _ExpertOutput(logits, log_probs, seen, features, input_ids)
 
 
-def _route(model: FusedForCausalLM, experts: _ExpertOutput, real: torch.Tensor) -> torch.Tensor:
-    """Gates (B, T, N) of the model's router."""
+def _route(router: routing.Router, experts: _ExpertOutput, real: torch.Tensor) -> torch.Tensor:
+    """Gates (B, T, N) of a router that reads what the model's does."""
     seen = experts.seen * (real[:, 1:] & real[:, :-1])[..., None]
     arrived = torch.nn.functional.pad(seen, (0, 0, 1, 0))
-    return model.router.resume(experts.features, arrived, {}, real, experts.tokens)[0]
+    return router.resume(experts.features, arrived, {}, real, experts.tokens)[0]
 
 
 def _mix(gates: torch.Tensor, experts: _ExpertOutput, mixing: str) -> torch.Tensor:
@@ -150,19 +157,27 @@ def fit_pooled(
     seed: int,
     task: str = "pooled router",
     device: torch.device | None = None,
+    width: int | None = None,
 ) -> FusedForCausalLM:
     """Fuse as published: pooled router, logit mixing, SGD on the contributors' pooled text.
 
     AdamW, lr 1e-3, batches of 4 in natural proportions (as in the released code). ``chunks`` is the
     training text of all contributors together, as published: the coordinator sees all of it.
+    ``width`` is that of :class:`routing.PooledRouter`.
+
+    Raises
+    ------
+    RoleError
+        If the chunks are not training text.
     """
+    corpora.require_role(chunks.role, "train", task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        router = routing.PooledRouter(base.config.hidden_size, len(specialists))
+        router = routing.PooledRouter(base.config.hidden_size, len(specialists), width)
     model = fuse(base, specialists, router, frozen_layers).to(device or "cpu")
     model.requires_grad_(False)
-    weight = model.router.linear.weight.requires_grad_(True)
-    optimizer = torch.optim.AdamW([weight], lr=1e-3)
+    model.router.requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.router.parameters(), lr=1e-3)
     rng = np.random.default_rng(seed)
     for step in range(steps):
         batch = torch.from_numpy(

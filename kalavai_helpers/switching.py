@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,10 +73,7 @@ def interleaved(cooperative: Cooperative, n_documents: int, half: int = HALF) ->
     made = {}
     for piece in PIECES:
         ids = [interleave(a[0][:half], b[0][:half], piece) for a, b in pairs]
-        documents = [
-            replace(a[1], id=f"{a[1].id}+{b[1].id}", domain=f"{a[1].domain} + {b[1].domain}")
-            for a, b in pairs
-        ]
+        documents = [corpora.joined(a[1], b[1], f"{a[1].domain} + {b[1].domain}") for a, b in pairs]
         made[str(piece)] = packing.windows_of_ids(ids, documents, end, cooperative.tier.seq_len)
     flat = [part for pair in pairs for part in pair]
     made[WHOLE] = packing.windows_of_ids(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import artifacts, progress
+from . import artifacts, corpora, progress
 from .models import freeze
 from .packing import IGNORE, Chunks, Windows
 
@@ -135,7 +135,7 @@ def train(
     Parameters
     ----------
     chunks
-        Training text, input_ids (n, T + 1).
+        Training text, input_ids (n, T + 1), of role ``base`` or ``train``.
     task
         Name for progress lines and errors, e.g. ``specialist code (seed 42)``.
     autocast
@@ -149,9 +149,12 @@ def train(
 
     Raises
     ------
+    RoleError
+        If the text was set aside for a router or for evaluation.
     TrainingDivergedError
         If a loss or gradient is not finite. The last good checkpoint stays.
     """
+    corpora.require_role(chunks.role, ("base", "train"), task)
     finished = artifacts.load_tensors(path)
     if finished is not None:
         model.load_state_dict(finished[0])

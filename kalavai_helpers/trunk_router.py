@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from . import architectures
+from . import architectures, corpora
 from .filtering import fixed_share
 from .ledger import Ledger
 from .packing import IGNORE, Windows
@@ -135,6 +135,7 @@ def fit(
     n_tokens
         Size of the vocabulary.
     """
+    corpora.require_role(ledger.role, "router", "A trunk router")
     log_probs = ledger.expert_log_probs
     n, n_experts = log_probs.shape
     totals = log_probs.new_zeros(ledger.n_documents, n_experts)

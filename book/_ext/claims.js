@@ -10,7 +10,7 @@
     const published = [...body.rows];
     const buttons = [...table.tHead.querySelectorAll("button")];
     const texts = new Map(published.map((row) => [row, row.textContent.toLowerCase()]));
-    const { text, verdict, section, order } = form.elements;
+    const { text, verdict, run, section, order } = form.elements;
     let column = -1;
     let direction = 1;
 
@@ -20,6 +20,7 @@
       for (const row of published) {
         const fits =
           (!verdict.value || row.dataset.verdict === verdict.value) &&
+          (!run.value || row.dataset.run === run.value) &&
           (!section.value || row.dataset.section === section.value) &&
           words.every((word) => texts.get(row).includes(word));
         row.hidden = !fits;

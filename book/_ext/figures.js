@@ -26,13 +26,13 @@
 
   function themed(template) {
     const { ink, grid, paper } = colours();
-    const next = structuredClone(template);
-    const layout = next.layout;
-    const size = phone.matches ? 11 : layout.font.size;
+    const next = structuredClone(template) || {};
+    const layout = (next.layout ||= {});
+    const size = phone.matches ? 11 : layout.font?.size;
     const family = getComputedStyle(document.body).fontFamily;
     layout.font = { ...layout.font, color: ink, size, family };
     for (const axis of ["xaxis", "yaxis"]) {
-      Object.assign(layout[axis], { gridcolor: grid, linecolor: grid, zerolinecolor: grid });
+      layout[axis] = Object.assign(layout[axis] || {}, { gridcolor: grid, linecolor: grid, zerolinecolor: grid });
     }
     layout.hoverlabel = { bgcolor: paper, bordercolor: grid, font: { color: ink } };
     return next;

@@ -2,9 +2,8 @@
 
 Roles
     ``{rec}`01_protocol/gain_evidence|.2f|ci``` prints a record of the built tier, and
-    ``{pub}`<id>|.3f``` a value of the public record, each with its unit. Behind the name stand,
-    in any order, a format, ``ci`` (the interval) and ``bare`` (no unit). An unknown name is a
-    warning, which fails the build.
+    ``{pub}`<id>|.3f``` a value of the public record, each with its unit, as `prose.say` does in
+    chapters. An unknown name is a warning, which fails the build.
 Pages
     Pages with figures load plotly.js, taken from the installed plotly package so that its version
     is the one that wrote the figures. Nothing is requested from another site.
@@ -25,37 +24,12 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from kalavai_helpers import prose
+from kalavai_helpers.prose import Quantity
+
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-VERDICTS = ("reproduced", "contradicted", "ambiguous", "not-testable")
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def _value_node(value: Any, unit: str, shape: str, options: set[str], entry: dict) -> nodes.Node:
-    """Return the node that prints one value; a verdict becomes a badge."""
-    if isinstance(value, str):
-        if value not in VERDICTS:
-            return nodes.inline("", value)
-        return nodes.inline("", value.replace("-", " "), classes=["kv-badge", value])
-    unit = "" if "bare" in options or unit in ("", "fraction", "count") else f"\u202f{unit}"
-    text = _number(value, shape) + unit
-    if "ci" in options:
-        low, high = entry.get("low"), entry.get("high")
-        if low is None or high is None:
-            raise ValueError("it was recorded without an interval")
-        text += f" ({_number(low, shape)} to {_number(high, shape)})"
-    return nodes.abbreviation("", text)
-
-
-def _number(value: float, shape: str) -> str:
-    """Format a number as print does: a true minus sign, powers of ten as such."""
-    mantissa, _, exponent = format(value, shape).replace("-", "\u2212").partition("e")
-    if not exponent:
-        return mantissa
-    digits = str(int(exponent.replace("\u2212", "-"))).translate(_RAISED)
-    return f"{mantissa}\u202f·\u202f10{digits}"
 
 
 class _NumberRole(SphinxRole):
@@ -64,28 +38,18 @@ class _NumberRole(SphinxRole):
     kind = ""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        name, *rest = self.text.split("|")
-        options = {part for part in rest if part in ("ci", "bare")}
-        shapes = [part for part in rest if part not in options]
+        name, *parts = self.text.split("|")
         try:
-            value, unit, entry, origin = self.look_up(name)
-            if len(shapes) > 1:
-                raise ValueError(f"one format, ci and bare are understood, not {rest}")
-            shape = shapes[0] if shapes else (".4g" if isinstance(value, float) else "")
-            node = _value_node(value, unit, shape, options, entry)
+            quantity = self.look_up(name)
+            return [nodes.raw("", quantity.markup(*parts), format="html")], []
         except (KeyError, ValueError, OSError) as error:
             reason = error.args[0] if isinstance(error, KeyError) and error.args else error
             logger.warning(
                 "{%s}`%s`: %s", self.kind, self.text, reason, location=self.get_location()
             )
-            node = nodes.problematic(self.rawtext, self.rawtext)
-            return [node], []
-        node["classes"].append(f"kv-{self.kind}")
-        if isinstance(node, nodes.abbreviation):
-            node["explanation"] = origin
-        return [node], []
+            return [nodes.problematic(self.rawtext, self.rawtext)], []
 
-    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
+    def look_up(self, name: str) -> Quantity:
         raise NotImplementedError
 
 
@@ -94,7 +58,7 @@ class RecordRole(_NumberRole):
 
     kind = "rec"
 
-    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
+    def look_up(self, name: str) -> Quantity:
         chapter, _, record = name.partition("/")
         tier = self.config.kalavai_tier
         path = Path(self.config.kalavai_root) / "_build" / "records" / tier / f"{chapter}.json"
@@ -103,14 +67,7 @@ class RecordRole(_NumberRole):
             raise ValueError(
                 f"chapter {chapter!r} has no records at tier {tier!r}: execute it first"
             )
-        data = json.loads(path.read_text("utf-8"))
-        entry = data["records"].get(record)
-        if entry is None:
-            raise KeyError(f"no such record; {chapter} has {', '.join(sorted(data['records']))}")
-        origin = f"This run: tier {tier}, seed {data['seed']}, text {data['corpora']}"
-        if entry.get("protocol"):
-            origin += f", protocol {entry['protocol']}"
-        return entry["value"], entry.get("unit") or "", entry, origin
+        return prose.of_run(json.loads(path.read_text("utf-8")), record)
 
 
 class PublishedRole(_NumberRole):
@@ -118,13 +75,8 @@ class PublishedRole(_NumberRole):
 
     kind = "pub"
 
-    def look_up(self, name: str) -> tuple[Any, str, dict, str]:
-        from kalavai_helpers import published
-
-        row = dict(published.row(name))
-        source = row["source"]
-        origin = f"Published: {row['model']}, {row['eval_protocol']}, {source}"
-        return float(row["value"]), row["unit"] or "", {}, origin
+    def look_up(self, name: str) -> Quantity:
+        return prose.of_record(name)
 
 
 # What on a page needs which scripts.
@@ -199,6 +151,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", _note_origin)
     app.connect("html-page-context", _tag_scripts)
     app.connect("build-finished", _copy_assets)
-    # A change in this file rebuilds every page: Sphinx compares the number with the stored one.
-    version = zlib.crc32(Path(__file__).read_bytes())
+    # A change in what prints numbers rebuilds every page: Sphinx compares the number with the stored one.
+    version = zlib.crc32(Path(__file__).read_bytes() + Path(prose.__file__).read_bytes())
     return {"version": "1", "env_version": version, "parallel_read_safe": True}

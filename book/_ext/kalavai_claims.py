@@ -8,65 +8,44 @@ the page itself: search, filters and sorting (claims.js) need neither a kernel n
 from __future__ import annotations
 
 import html
-import json
 import zlib
 from pathlib import Path
 from typing import Any
 
+import kalavai_findings
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from kalavai_helpers.verdicts import Verdict
+from kalavai_helpers import boxes, claims, consistency, findings, wording
+from kalavai_helpers.verdicts import RELEASED, RUN, Word
 
 HERE = Path(__file__).parent
-# Verdict → how its badge looks, and what it means.
-VERDICTS = {
-    "recomputes": ("reproduced", "the released values give what is stated"),
-    "contradicts": ("contradicted", "they give something else"),
-    "ambiguous": ("ambiguous", "released values disagree about it; each is named"),
-    "untestable": ("not-testable", "nothing that decides it was released"),
-}
-_SILENT = ("", "count", "probability", "R²")  # units that a number is not read with
 COLUMNS = {
-    "verdict": "Verdict",
+    "verdict": "Released",
     "claim": "Statement",
     "stated": "Stated",
     "found": "Recomputed",
     "measured": "This book",
 }
-_RECORDED = "laptop"  # the tier whose runs are kept beside the built one
-
-
-def _badge(verdict: str) -> str:
-    return f'<span class="kv-badge {VERDICTS[verdict][0]}">{verdict}</span>'
-
-
-def _number(value: float, digits: int = 5) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        text = f"{float(f'{value:.{digits}g}'):.{max(digits, 5)}g}"
-    else:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}·10<sup>{int(exponent)}</sup>"
-    return text.replace("-", "−")
 
 
 class ClaimsDirective(SphinxDirective):
     """``{claims}``: the summary and the ledger."""
 
     def run(self) -> list[nodes.Node]:
-        from kalavai_helpers import claims
-
         _depend(self.env)
+        kalavai_findings.depend(self.env, self.config)
         frame = claims.audit()
+        frame = frame[frame["where"] != findings.OWN]
         return [nodes.raw("", self._summary(frame) + self._table(frame), format="html")]
 
     def _summary(self, frame: Any) -> str:
         counts = frame["verdict"].value_counts()
         items = "".join(
-            f'<li><a href="#ledger" data-verdict="{verdict}"><b>{counts.get(verdict, 0)}</b>'
-            f" {_badge(verdict)}</a><span>{meaning}</span></li>"
-            for verdict, (_, meaning) in VERDICTS.items()
+            f'<li><a href="#ledger" data-verdict="{word.value}"><b>{counts.get(word.value, 0)}</b>'
+            f" {boxes.badge(word)}</a><span>{word.meaning}</span></li>"
+            for word in RELEASED
         )
         return (
             f"<p>{len(frame)} statements, {(frame['where'] == 'abstract').sum()} of them in the"
@@ -74,7 +53,9 @@ class ClaimsDirective(SphinxDirective):
         )
 
     def _table(self, frame: Any) -> str:
-        verdicts = "".join(f"<option>{verdict}</option>" for verdict in VERDICTS)
+        verdicts, run = (
+            "".join(f"<option>{word.value}</option>" for word in words) for words in (RELEASED, RUN)
+        )
         sections = "".join(
             f"<option>{html.escape(name)}</option>" for name in dict.fromkeys(frame["section"])
         )
@@ -84,7 +65,8 @@ class ClaimsDirective(SphinxDirective):
         tools = (
             '<form class="kv-tools" id="ledger" role="search" hidden>'
             '<label>Search <input type="search" name="text" autocomplete="off"></label>'
-            f'<label>Verdict <select name="verdict"><option value="">all</option>{verdicts}'
+            f'<label>Released <select name="verdict"><option value="">all</option>{verdicts}'
+            f'</select></label><label>Run <select name="run"><option value="">all</option>{run}'
             f'</select></label><label>Part <select name="section"><option value="">all</option>'
             f"{sections}</select></label>"
             f'<label class="kv-order">Order <select name="order"><option value="">as published'
@@ -105,7 +87,7 @@ class ClaimsDirective(SphinxDirective):
         text = f"{html.escape(row.statement)}<small>{html.escape(' · '.join(meta))}</small>"
         if row.outcomes:
             ways = "".join(
-                f"<li><code>{html.escape(outcome.text)}</code> = {_number(outcome.value)}</li>"
+                f"<li><code>{html.escape(outcome.text)}</code> = {wording.number(outcome.value)}</li>"
                 for outcome in row.outcomes
             )
             text += (
@@ -113,79 +95,47 @@ class ClaimsDirective(SphinxDirective):
             )
         else:
             text += f"<small>{html.escape(row.reason)}</small>"
-        if row.chapter in self.env.found_docs:
-            number = int(Path(row.chapter).name.partition("_")[0])
-            text += f' <a href="{row.chapter}.html">Chapter {number}</a>'
+        text += kalavai_findings.chapter_link(self.env, row.chapter)
         values = [self._found(row, outcome.value) for outcome in row.outcomes]
         if row.kind == "condition":
             values = [{1.0: "holds", 0.0: "does not hold"}[o.value] for o in row.outcomes]
         found = "".join(f"<div>{value}</div>" for value in values) or "—"
-        stated = "holds" if row.kind == "condition" else row.value.replace("-", "−")
-        stated = html.escape(stated) + (
-            f"\u202f{html.escape(row.unit)}" if row.unit not in _SILENT else ""
-        )
-        key = list(VERDICTS).index(row.verdict)
+        found_words = kalavai_findings.of(row.id, self.config)
+        key = [word.value for word in RELEASED].index(row.verdict)
         order = row.recomputed if row.outcomes else ""
+        run = found_words.run.value if found_words.run else ""
         return (
-            f'<tr id="claim-{row.id}" data-verdict="{row.verdict}" data-section="'
-            f'{html.escape(row.section)}"><td data-key="{key}">{_badge(row.verdict)}</td>'
-            f'<td>{text}</td><td data-key="{_key(row)}">'
-            f'{stated}</td><td data-key="{order}">{found}</td>{self._measured(row)}</tr>'
+            f'<tr id="claim-{row.id}" data-verdict="{row.verdict}" data-run="{run}" data-section="'
+            f'{html.escape(row.section)}"><td data-key="{key}">{boxes.badge(Word(row.verdict))}'
+            f'</td><td>{text}</td><td data-key="{_key(row)}">'
+            f"{html.escape(wording.stated(found_words.claim))}</td>"
+            f'<td data-key="{order}">{found}</td>{self._measured(found_words)}</tr>'
         )
 
-    def _measured(self, row: Any) -> str:
-        """Return the cell of what chapters found: in this build, and in the recorded run."""
-        lines, key = [], ""
-        for name in row.measured:
-            chapter, _, record = name.partition("/")
-            for tier, run in _runs(self.config, self.env, chapter).items():
-                entry = run.get("records", {}).get(record)  # a text source may not decide it
-                if entry is not None:
-                    key = key if key or isinstance(entry["value"], str) else entry["value"]
-                    lines.append(f"<div><small>{tier}</small> {_finding(entry)}</div>")
-        return f'<td data-key="{key}">{"".join(lines) or "—"}</td>'
+    def _measured(self, found: findings.Finding) -> str:
+        """Return the cell of what runs say: the second answer, every level, further records."""
+        if not (found.claim.tested or found.claim.front):
+            return '<td data-key="">—</td>'
+        key = found.evidence[0].value if found.evidence else ""
+        root, tier = Path(self.config.kalavai_root), self.config.kalavai_tier
+        more = "".join(
+            f"<small>{html.escape(name)}</small>{boxes.line(one)}"
+            for name, one in findings.further(found, tier, root)
+        )
+        return f'<td data-key="{key}">{kalavai_findings.run_cell(found)}{more}</td>'
 
     def _found(self, row: Any, value: float) -> str:
         """Return a recomputed value and, unless a bound was stated, how far off it is."""
         if row.value[0] in "<>":
-            return _number(value)
+            return wording.number(value)
         apart = value - _key(row)
         sign = "+" if apart > 0 else ""
-        return f"{_number(value)} <small>{sign}{_number(apart, 2)}</small>"
+        return f"{wording.number(value)} <small>{sign}{wording.number(apart, digits=2)}</small>"
 
     def _limit(self, row: Any) -> str:
         if not row.tolerance:
             return html.escape(row.reason)
-        return f"Agrees within {_number(row.tolerance)}: {html.escape(row.reason)}."
-
-
-def _runs(config: Any, env: Any, chapter: str) -> dict[str, dict]:
-    """Return the saved runs of a chapter by tier: the built one first, then the recorded one."""
-    from kalavai_helpers import recorded
-
-    root, tier = Path(config.kalavai_root), config.kalavai_tier
-    paths = {tier: root / "_build" / "records" / tier / f"{chapter}.json"}
-    paths.setdefault(_RECORDED, recorded.folder(_RECORDED) / f"{chapter}.json")
-    for path in paths.values():
-        env.note_dependency(str(path))
-    return {
-        name: json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        for name, path in paths.items()
-    }
-
-
-def _finding(entry: dict) -> str:
-    """Return a record as the ledger shows it: a badge for a verdict, else the number or word."""
-    if isinstance(entry["value"], str):
-        look, word = entry["value"], html.escape(entry["value"].replace("-", " "))
-        is_verdict = look in {verdict.value for verdict in Verdict}
-        return f'<span class="kv-badge {look}">{word}</span>' if is_verdict else word
-    text = _number(entry["value"], 3)
-    if entry["unit"] not in _SILENT:
-        text += f"\u202f{html.escape(entry['unit'])}"
-    if entry["low"] is not None:
-        text += f" <small>{_number(entry['low'], 3)} to {_number(entry['high'], 3)}</small>"
-    return text
+        return f"Agrees within {wording.number(row.tolerance)}: {html.escape(row.reason)}."
 
 
 def _key(row: Any) -> float:
@@ -196,8 +146,6 @@ class ConsistencyDirective(SphinxDirective):
     """``{consistency}``: counts by kind of check, and every disagreement."""
 
     def run(self) -> list[nodes.Node]:
-        from kalavai_helpers import consistency
-
         _depend(self.env)
         frame = consistency.audit()
         wrong = frame[~frame["agrees"]]
@@ -213,8 +161,8 @@ class ConsistencyDirective(SphinxDirective):
             f"<th>Checks</th><th>Disagree</th></tr></thead><tbody>{lines}</tbody></table></div>"
         )
         lines = "".join(
-            f"<tr><th><code>{html.escape(row.stored)}</code></th><td>{_number(row.value)}</td>"
-            f"<td>{_number(row.recomputed)}</td></tr>"
+            f"<tr><th><code>{html.escape(row.stored)}</code></th><td>{wording.number(row.value)}</td>"
+            f"<td>{wording.number(row.recomputed)}</td></tr>"
             for row in wrong.itertuples()
         )
         text += (

@@ -20,10 +20,10 @@ def write_record(root: Path, gain: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = {"value": gain, "unit": "%", "low": gain - 1, "high": gain + 1, "protocol": "corrected"}
     excess = {"value": -0.00003, "unit": "nats"}
-    verdict = {"value": "reproduced", "unit": ""}
+    router = {"value": "evidence", "unit": ""}
     run = {"chapter": "01_small", "tier": "ci", "seed": 42, "corpora": "builtin"}
     path.write_text(
-        json.dumps({**run, "records": {"gain": entry, "excess": excess, "verdict": verdict}})
+        json.dumps({**run, "records": {"gain": entry, "excess": excess, "router": router}})
     )
 
 
@@ -40,7 +40,7 @@ def make_project(root: Path) -> Path:
     (root / "book/references.bib").write_text("")
     known = published.load().iloc[0]["id"]
     (root / "book/index.md").write_text(
-        "# Small\n\nGain {rec}`01_small/gain|+.1f|ci`, {rec}`01_small/excess|.1e|bare`, {rec}`01_small/verdict`, "
+        "# Small\n\nGain {rec}`01_small/gain|+.1f|ci`, {rec}`01_small/excess|.1e|bare`, {rec}`01_small/router`, "
         f"published {{pub}}`{known}`.\n"
     )
     cell, output = nbformat.v4.new_code_cell, nbformat.v4.new_output
@@ -82,7 +82,7 @@ def test_prose_shows_records_and_published_values_with_their_origin(project):
     assert "+7.0\u202f% (+6.0 to +8.0)" in index
     assert 'title="This run: tier ci, seed 42, text builtin, protocol corrected"' in index
     assert "\u22123.0\u202f·\u202f10⁻⁵<" in index
-    assert "kv-badge reproduced" in index
+    assert ">evidence</span>" in index
     assert 'title="Published: ' in index
 
 

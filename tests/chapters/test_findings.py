@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kalavai_helpers import chapters, claims, expected, records
+from kalavai_helpers import chapters, claims, expected, records, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = chapters.names(ROOT)
@@ -15,14 +15,29 @@ def found(chapter: str) -> dict:
     return {name: entry["value"] for name, entry in records.load(chapter)["records"].items()}
 
 
-def test_every_finding_that_a_claim_names_was_recorded():
-    missing = [
-        (claim.id, name)
-        for claim in claims.load()
-        for name in claim.measured
-        if name.partition("/")[2] not in found(name.partition("/")[0])
-    ]
+# Records that a run need not have: another language, or nothing that broke.
+SOMETIMES = ("perplexity_yoruba_", "perplexity_welsh_", "mended_share", "denominators_log2_ratio")
+
+
+def test_every_record_that_decides_a_claim_was_recorded_with_an_interval():
+    missing = []
+    for claim in claims.load():
+        names = [*claim.measured, *filter(None, [claim.tested.partition(" ")[0]])]
+        for name in names:
+            chapter, _, record = name.partition("/")
+            entry = records.load(chapter)["records"].get(record)
+            if record.startswith(SOMETIMES) and entry is None:
+                continue
+            judged = claim.tested.startswith(f"{name} ") and claim.evidence != "number"
+            if entry is None or (judged and entry["low"] is None):
+                missing.append((claim.id, name))
     assert missing == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_no_chapter_stores_a_verdict(chapter):
+    words = {word.value for word in verdicts.Word} | {"reproduced"}
+    assert not words & {v for v in found(chapter).values() if isinstance(v, str)}
 
 
 def test_every_chapter_has_expected_records():
@@ -39,11 +54,11 @@ def test_every_gain_is_accounted_for_exactly(chapter):
     assert abs(found(chapter)["accounting_residual"]) < 1e-6
 
 
-def test_released_gains_are_accounted_for_and_the_collapse_shows_as_regret():
+def test_released_gains_are_accounted_for_and_the_collapse_shows_as_a_loss_above_the_oracle():
     prediction = found("06_prediction_formula")
     assert prediction["exact_conditions"] >= 41
     assert prediction["exact_error"] <= 0.35
-    assert prediction["collapse_regret"] > 10 * prediction["collapse_bonus"]
+    assert prediction["collapse_above_oracle"] > 10
 
 
 def test_the_forecast_holds_on_cooperatives_it_has_not_seen():
@@ -92,7 +107,7 @@ def test_the_contract_holds_and_the_fused_model_is_what_it_says():
     fused = found("08_fused_model")
     assert fused["exactness"] <= 1e-5
     assert fused["cache_agrees"] == fused["loads_bit_equal"] == "yes"
-    assert fused["verdict_contract"] == "reproduced"
+    assert fused["promise_excess"] <= 1e-5
     assert fused["contract_excess"] <= 1e-5
     assert abs(fused["loss_change_one_domain"]) <= 0.1
     assert fused["experts_one_domain"] < fused["n_experts"]

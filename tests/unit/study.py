@@ -26,6 +26,8 @@ def ledger_of(matrix: np.ndarray, domains: tuple[str, ...] = DOMAINS) -> Ledger:
         window=document,
         group=group,
         n_bytes=torch.full((len(group),), 40),
+        role="heldout",
+        source=np.arange(len(group)).astype(str),
     )
 
 

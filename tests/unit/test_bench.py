@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import decoders
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +112,8 @@ def subject():
         window=torch.arange(12).repeat_interleave(40),
         group=domain[order],
         n_bytes=torch.full((12,), 100),
+        role="router",
+        source=np.arange(12).astype(str),
     )
     named = dict(zip(DOMAINS, specialists.values(), strict=True))
     states = torch.zeros(480, 16)

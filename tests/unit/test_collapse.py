@@ -54,10 +54,10 @@ def test_cached_states_give_what_the_fused_model_gives(tiny, pool, found):
     windows = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
     from kalavai_helpers import scoring
 
-    log_probs, gates, _ = scoring.score(model, windows, "test")
+    scored, _ = scoring.score(model, windows, "test")
     ours = pooled_fit.score(list(experts.values()), windows, looks[-1:], pool.heads)
-    assert torch.allclose(gates, looks[-1][found.window].double(), atol=1e-4)
-    assert torch.allclose(log_probs, ours[0].double(), atol=1e-3)
+    assert torch.allclose(scored.gates, looks[-1][found.window].double(), atol=1e-4)
+    assert torch.allclose(scored.log_probs, ours[0].double(), atol=1e-3)
 
 
 def test_a_seed_decides_a_fit_and_another_seed_gives_another(pool):
@@ -130,9 +130,10 @@ def test_a_study_is_read_back_as_it_was_fitted_and_its_gain_adds_up(tiny, found,
     )
 
 
-def test_a_skewed_ledger_has_the_wanted_proportions(found):
-    weights, scarce = collapse.skewed(found, (8, 1, 1))
-    shares = torch.bincount(found.token_group, weights)
+def test_a_skewed_ledger_has_the_wanted_proportions(tiny):
+    fitting = ledger.build(tiny, "router")
+    weights, scarce = collapse.skewed(fitting, (8, 1, 1))
+    shares = torch.bincount(fitting.token_group, weights)
     assert (shares / shares.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1])
     kept = torch.bincount(scarce.token_group)
     assert (kept / kept.sum()).tolist() == pytest.approx([0.8, 0.1, 0.1], abs=0.01)

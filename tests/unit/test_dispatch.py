@@ -96,8 +96,10 @@ def test_a_difference_is_of_the_same_documents():
         np.ones(2),
         np.array([0, 1]),
         ("x", "y"),
+        np.array(["s", "t"]),
     )
-    assert dispatch.difference(table, "a", "b") == evaluation.Estimate(1.0, 1.0, 1.0)
+    expected = evaluation.Estimate(1.0, 1.0, 1.0, "documents", 2)
+    assert dispatch.difference(table, "a", "b") == expected
     twice = dispatch.mean_losses([table, replace(table, sums={"a": np.zeros(2), "b": np.ones(2)})])
     assert twice.by_group("a").tolist() == [1.0, 2.0]
     assert dispatch.difference(twice, "a", "b", "y").value == pytest.approx(0.0)

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 
@@ -22,18 +23,28 @@ def spec_of(html: str) -> dict:
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """Show a figure as the book's executor does and return the HTML it left."""
-    outputs = []
+def outputs(monkeypatch):
+    """Everything that is displayed, as the book's executor keeps it: form → content."""
+    kept = []
+
+    def display(shown, raw=False):
+        kept.append(shown if raw else {"text/html": shown.data})
+
     monkeypatch.setenv("KALAVAI_BOOK", "1")
     monkeypatch.setenv("KALAVAI_CHAPTER", "01_protocol")
-    monkeypatch.setattr("IPython.display.display", outputs.append)
+    monkeypatch.setattr("IPython.display.display", display)
+    return kept
+
+
+@pytest.fixture
+def shown(outputs):
+    """Show a figure as the book's executor does and return the HTML of its page."""
 
     def run(fig, **options):
         outputs.clear()
         figures.show(fig, **{"alt": "losses fall", "table": pd.DataFrame({"x": [1.0]}), **options})
-        assert len(outputs) == 1, "a figure must be one output"
-        return outputs[0].data
+        figure, notes = (output["text/html"] for output in outputs)
+        return figures.joined(figure, notes)
 
     return run
 
@@ -63,6 +74,30 @@ def test_book_output_has_alternative_table_caption_and_a_reserved_height(shown):
     assert "<figcaption>Over a &lt; b.</figcaption>" in html
     assert html.count("<table") == 1
     assert spec_of(html)["layout"]["height"] == 333
+
+
+def test_the_same_output_draws_in_jupyterlab_and_what_stands_under_it_follows(outputs):
+    fig = figures.loss_matrix(np.eye(3), DOMAINS, DOMAINS, "A title of its own")
+    figures.show(fig, alt="ones on the diagonal", table=None, caption="Made up.", height=333)
+    figure, notes = outputs
+    layout = figure["application/vnd.plotly.v1+json"]["layout"]
+    assert layout["title"]["text"] == "A title of its own"
+    assert layout["height"] == 333
+    assert "Made up." in notes["text/html"]
+    assert "ones on the diagonal" in notes["text/html"]
+
+
+def test_a_reader_who_runs_a_chapter_has_caption_alternative_and_table(outputs, monkeypatch):
+    monkeypatch.delenv("KALAVAI_BOOK")
+    monkeypatch.setattr("plotly.graph_objects.Figure.show", lambda fig: None)
+    figures.show(simple(), alt="a line", table=pd.DataFrame({"x": [1.0]}), caption="Made up.")
+    (notes,) = outputs
+    assert all(part in notes["text/html"] for part in ("Made up.", "a line", "<table"))
+
+
+def test_plotly_figure_that_is_not_in_the_house_style_is_shown(shown):
+    for fig in (go.Figure(go.Scatter(y=[1, 2])), go.Figure({"layout": {"template": "none"}})):
+        assert spec_of(shown(fig))["layout"]["margin"]["t"] > 0
 
 
 def test_text_of_a_figure_cannot_end_its_script(shown):
@@ -173,6 +208,27 @@ def test_curves_draw_the_interval():
 def test_curves_refuse_a_series_that_does_not_fit(y):
     with pytest.raises(ValueError, match="'code'"):
         figures.curves([{"name": "code", "x": [0, 1], "y": y}], "step", "loss")
+
+
+def test_gains_show_base_and_best_specialist_as_references_of_every_method():
+    rows = {
+        "code": ("specialist", 0.0, -2.0),
+        "evidence": ("fused", 13.0, 11.0),
+        "document_oracle": ("oracle", 14.0, 12.0),
+        "token_oracle": ("oracle", 19.0, 17.0),
+    }
+    columns = ["kind", "gain", "gain_over_base"]
+    summary = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    summary["gain_low"], summary["gain_high"] = summary.gain - 1, summary.gain + 1
+    fig = figures.gains(summary)
+    (over_base,) = [trace for trace in fig.data if trace.name and "base" in trace.name]
+    assert list(over_base.x) == [-2.0, 11.0]
+    assert list(over_base.y) == ["code", "evidence"]
+    assert over_base.marker.symbol not in {t.marker.symbol for t in fig.data if t is not over_base}
+    assert fig.layout.showlegend is not False
+    # A summary recorded without that column is drawn without it.
+    older = figures.gains(summary.drop(columns="gain_over_base"))
+    assert not [trace for trace in older.data if trace.name and "base" in trace.name]
 
 
 def test_bars_print_each_value_with_its_interval():

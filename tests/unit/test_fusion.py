@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from kalavai_helpers import experiment, fusion, ledger, models, packing, routing, scoring
 
+POOLED = ("pooled", "pooled, linear", "pooled, converged")
+
 
 @pytest.fixture(scope="module")
 def run(tiny):
@@ -29,7 +31,7 @@ def moved(model, inputs, t):
         return float((model(inputs).logits - model(changed).logits)[:, : t + 1].abs().max())
 
 
-@pytest.mark.parametrize("name", ["uniform", "linear", "evidence"])
+@pytest.mark.parametrize("name", ["uniform", "linear", "prefix-mean", "evidence"])
 def test_later_tokens_move_no_earlier_prediction(run, inputs, name):
     for t in (0, 5, 20, inputs.shape[1] - 2):
         assert moved(run.model(name), inputs, t) <= 1e-5
@@ -43,7 +45,7 @@ def test_the_published_pooled_router_does_read_the_future(run, inputs):
 
 
 @pytest.mark.parametrize("mixing", fusion.MIXING)
-@pytest.mark.parametrize("name", ["uniform", "linear", "evidence", "pooled"])
+@pytest.mark.parametrize("name", ["linear", "prefix-mean", "evidence", *POOLED])
 def test_predictions_are_distributions(run, inputs, name, mixing):
     model = run.model(name)
     model.config.mixing = mixing
@@ -61,7 +63,7 @@ def test_trunk_and_branches_equal_the_specialist_they_come_from(tiny, inputs):
         assert torch.allclose(fused(inputs).logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["uniform", "linear", "evidence"])
+@pytest.mark.parametrize("name", ["uniform", "linear", "prefix-mean", "evidence"])
 def test_the_model_agrees_with_the_ledger_on_the_first_window_of_each_document(run, tiny, name):
     windows = tiny.windows("heldout", "blue")
     rows = np.unique(windows.document, return_index=True)[1]
@@ -75,6 +77,49 @@ def test_the_model_agrees_with_the_ledger_on_the_first_window_of_each_document(r
     in_first = torch.isin(token_rows, torch.from_numpy(rows))
     found = run.fused[name].log_probs[in_first & (run.ledger.token_group == 0)]
     assert torch.allclose(found.float(), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_prefix_of_a_ledger_goes_over_all_windows_of_a_document(run, tiny):
+    """A fused model that reads window after window with its memory gives the ledger's gates."""
+    windows = tiny.windows("heldout", "blue")
+    rows = np.flatnonzero(windows.document == windows.document[0])
+    assert len(rows) > 1
+    model, memory, found = run.model("prefix-mean"), {}, []
+    for row in rows:
+        real = torch.from_numpy(windows.targets[row] != packing.IGNORE)[None]
+        ids = torch.from_numpy(windows.input_ids[row])[None]
+        states = tiny.model("base").base_model(ids).last_hidden_state
+        gates, memory = model.router.resume(states, states[..., :3], memory, real)
+        found.append(gates[real])
+        if row == rows[0]:
+            assert torch.allclose(model(ids).gates[real], gates[real], atol=1e-5)
+    expected = run.fused["prefix-mean"].gates[run.ledger.document == 0]
+    assert torch.allclose(torch.cat(found).double(), expected, atol=1e-5)
+
+
+def test_the_published_router_of_410m_has_two_layers_and_the_linear_one_stands_beside_it(run):
+    widths = {name: run.routers[name].arguments()["width"] for name in POOLED}
+    assert widths == {"pooled": 256, "pooled, linear": None, "pooled, converged": 256}
+    assert all(run.fused[name].gates.shape == (len(run.ledger), 3) for name in POOLED)
+    assert run.pooled_steps % 100 == 0
+
+
+def test_what_is_read_from_the_store_is_what_was_fitted(run, tiny):
+    again = experiment.run(tiny)
+    assert (again.pooled_steps, again.capped) == (run.pooled_steps, run.capped)
+    for name in run.fused:
+        assert torch.equal(again.fused[name].log_probs, run.fused[name].log_probs)
+        assert torch.equal(again.fused[name].gates, run.fused[name].gates)
+
+
+def test_every_pooled_router_is_scored_with_gates_of_its_own(run, tiny):
+    """Scored side by side they give what a model with that router alone gives."""
+    windows = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
+    for name in POOLED:
+        alone, _ = scoring.score(run.model(name), windows, "test")
+        assert torch.allclose(alone.gates, run.fused[name].gates, atol=1e-6)
+        assert torch.allclose(alone.log_probs, run.fused[name].log_probs, atol=1e-5)
 
 
 def test_loss_counts_the_tokens_that_follow(run, inputs):
@@ -133,9 +178,9 @@ def test_weight_average_is_the_mean_of_all_weights(tiny):
 def test_logit_mixing_under_one_hot_gates_is_the_chosen_expert(run, tiny):
     windows = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
     gates = torch.nn.functional.one_hot(torch.ones(len(run.ledger), dtype=torch.long), 3).double()
-    _, _, further = scoring.score(run.model("pooled"), windows, "test", {"one": gates})
+    _, others = scoring.score(run.model("pooled"), windows, "test", {"one": gates})
     assert torch.allclose(
-        further["one"].float(), run.ledger.expert_log_probs[:, 1].float(), atol=1e-4
+        others["one"].log_probs.float(), run.ledger.expert_log_probs[:, 1].float(), atol=1e-4
     )
 
 

@@ -15,6 +15,7 @@ from kalavai_helpers.learned_routers import (
     ExpertStateRouter,
     LogLinearRouter,
     MLPRouter,
+    PrefixMeanRouter,
     TemperedRouter,
 )
 from kalavai_helpers.trunk_router import TrunkRouter
@@ -35,6 +36,7 @@ def scattered(router, seed=1):
 
 MADE = {
     "linear": lambda: routing.LinearRouter(WIDTH, N),
+    "prefix-mean": lambda: PrefixMeanRouter(WIDTH, N),
     "mlp": lambda: MLPRouter(WIDTH, N, width=8),
     "log-linear": lambda: LogLinearRouter(WIDTH, N, [0.02]),
     "two filters": lambda: LogLinearRouter(WIDTH, N, [0.001, 0.2]),
@@ -50,7 +52,7 @@ def fused(name, **options):
     return fusion.fuse(base, specialists, scattered(MADE[name]()), **options)
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "two filters", "expert-states"])
+@pytest.mark.parametrize("name", ["linear", "prefix-mean", "mlp", "two filters", "expert-states"])
 def test_the_gradient_of_every_weight_is_that_of_the_loss(name):
     model = fused(name).double()
     ids = decoders.texts(2, 12)
@@ -103,7 +105,7 @@ def test_padding_on_the_left_changes_no_gate(name):
     assert torch.allclose(found, model(ids).gates, atol=CLOSE)
 
 
-@pytest.mark.parametrize("name", ["mlp", "two filters", "expert-states", "tempered evidence"])
+@pytest.mark.parametrize("name", ["prefix-mean", "mlp", "two filters", "tempered evidence"])
 def test_generation_is_the_same_with_and_without_a_cache(name):
     model = fused(name)
     ids = decoders.texts(2, 8)
@@ -128,6 +130,38 @@ def test_saved_and_loaded_every_bit_of_the_router_is_the_same(name, tmp_path):
     before, after = model(ids), loaded(ids)
     assert torch.equal(before.gates, after.gates)
     assert torch.equal(before.logits, after.logits)
+
+
+def test_prefix_mean_gates_are_those_of_the_mean_of_all_states_so_far():
+    router = scattered(PrefixMeanRouter(WIDTH, N))
+    states = torch.randn(2, 9, WIDTH, generator=torch.Generator().manual_seed(0))
+    real = torch.ones(2, 9, dtype=torch.bool)
+    real[1, :3] = False  # padding on the left
+    gates = router(states, torch.zeros(2, 9, N), real)
+    for row, begin in ((0, 0), (1, 3)):
+        for t in range(begin, 9):
+            mean = states[row, begin : t + 1].mean(0)
+            assert torch.allclose(gates[row, t], (router.weight @ mean).softmax(-1), atol=1e-5)
+    # At the first token it is the linear router of the same weights, and only there.
+    linear = routing.LinearRouter(WIDTH, N)
+    linear.load_state_dict(router.state_dict())
+    beside = linear(states, torch.zeros(2, 9, N))
+    assert torch.allclose(gates[0, 0], beside[0, 0], atol=1e-6)
+    assert not torch.allclose(gates[0, 1:], beside[0, 1:], atol=1e-2)
+
+
+def test_padding_without_a_state_spoils_no_mean():
+    router = scattered(PrefixMeanRouter(WIDTH, N))
+    states = torch.randn(1, 6, WIDTH, generator=torch.Generator().manual_seed(0))
+    real = torch.tensor([[False, False, True, True, True, True]])
+    expected = router(states[:, 2:], torch.zeros(1, 4, N))
+    states[:, :2] = torch.nan
+    assert torch.allclose(router(states, torch.zeros(1, 6, N), real)[:, 2:], expected, atol=1e-6)
+
+
+def test_a_tempered_router_looks_back_as_far_as_the_one_within():
+    assert TemperedRouter(PrefixMeanRouter(WIDTH, N)).looks_back
+    assert not TemperedRouter(MLPRouter(WIDTH, N)).looks_back
 
 
 @st.composite
@@ -243,6 +277,7 @@ def test_what_top_k_cuts_need_not_run_where_the_trunk_decides():
         (lambda: LogLinearRouter(4, 3, []), "There are 0 alphas and 1 powers: give at least one"),
         (lambda: LogLinearRouter(4, 3, [0.1], [1.0]), "There are 1 alphas and 1 powers"),
         (lambda: LogLinearRouter(4, 3, powers=[1.0, -0.5]), r"from 0 up, not \[1.0, -0.5\]"),
+        (lambda: routing.PooledRouter(4, 3, 0), "width counts hidden units, at least 1, not 0"),
         (lambda: MLPRouter(4, 3, width=0), "width counts hidden units, at least 1, not 0"),
         (lambda: routing.make("mlp"), "mlp router cannot be made so .*'n_features'"),
         (lambda: routing.make("evidence", beta=1), "evidence router cannot be made so .*'beta'"),

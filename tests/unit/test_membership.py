@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import study
 import torch
 
 from kalavai_helpers import evaluation, ledger, membership, routing
@@ -70,7 +71,8 @@ def test_an_unknown_expert_or_the_last_one_cannot_leave(found):
 
 def test_shapley_values_add_up_to_what_everybody_saves(found):
     worth = membership.worth(found)
-    saved = evaluation.losses(found).equal_weight("base") - fused_loss(found, found.experts)
+    everybody = fused_loss(found, ("base", *found.experts))
+    saved = evaluation.losses(found).equal_weight("base") - everybody
     assert sum(w.shapley.value for w in worth.values()) == pytest.approx(saved, abs=1e-9)
     assert all(w.shapley.low <= w.shapley.value <= w.shapley.high for w in worth.values())
     assert all(w.sampling_error == 0 for w in worth.values())
@@ -79,12 +81,10 @@ def test_shapley_values_add_up_to_what_everybody_saves(found):
 def test_shapley_is_the_mean_over_all_orders(found):
     from itertools import permutations
 
-    base = float(evaluation.losses(found).equal_weight("base"))
     gains = []
     for order in permutations(found.experts):
-        before = order[: order.index("red")]
-        without = fused_loss(found, before) if before else base
-        gains.append(without - fused_loss(found, (*before, "red")))
+        before = ("base", *order[: order.index("red")])
+        gains.append(fused_loss(found, before) - fused_loss(found, (*before, "red")))
     worth = membership.worth(found)["red"]
     assert worth.shapley.value == pytest.approx(np.mean(gains), abs=1e-6)
 
@@ -99,6 +99,38 @@ def test_sampled_orders_come_close_to_the_exact_value_by_their_own_error(found, 
         assert off <= 4 * value.sampling_error + 1e-9
 
 
+def forgetful(idle=0.0, twin=False):
+    """Three contributors who each learned their domain and forgot the others; red learned least."""
+    base = np.full(3, 4.0)
+    learned = np.array([0.2, 1.0, 1.5])
+    matrix = np.vstack([base, base + 1.5 - np.diag(1.5 + learned)])
+    found = study.ledger_of(matrix, ("red", "green", "blue"))
+    found = found.with_column("idle", found.column("base") + idle)
+    found = found.with_column("twin", found.column("red"))
+    return replace(found, experts=("red", "green", "blue", "idle", *(["twin"] if twin else [])))
+
+
+def test_who_hands_in_the_base_is_worth_nothing_and_less_than_who_learned_least():
+    """Every specialist alone is worse than the base here: the base must not be paid for that."""
+    found = forgetful()
+    worth = membership.worth(found)
+    assert evaluation.losses(found).equal_weight("red") > 4.0
+    assert abs(worth["idle"].shapley.value) < 0.01
+    assert worth["idle"].free_rider
+    assert [name for name, w in worth.items() if w.free_rider] == ["idle"]
+    order = sorted(worth, key=lambda name: worth[name].shapley.value)
+    assert order == ["idle", "red", "green", "blue"]
+
+
+def test_a_copy_is_paid_like_its_original_and_both_share_what_one_was_worth():
+    alone, both = membership.worth(forgetful()), membership.worth(forgetful(twin=True))
+    red, twin = both["red"].shapley.value, both["twin"].shapley.value
+    assert red == pytest.approx(twin, abs=1e-12)
+    assert red + twin == pytest.approx(alone["red"].shapley.value, abs=0.01)
+    assert both["red"].leave_one_out.value < alone["red"].leave_one_out.value / 2
+    assert both["green"].shapley.value == pytest.approx(alone["green"].shapley.value, abs=0.01)
+
+
 def test_a_duplicate_and_a_copy_of_the_base_are_flagged_and_nobody_else(found):
     twin = found.with_column("twin", found.column("red")).with_column("idle", found.column("base"))
     worth = membership.worth(replace(twin, experts=(*found.experts, "twin", "idle")))
@@ -106,5 +138,5 @@ def test_a_duplicate_and_a_copy_of_the_base_are_flagged_and_nobody_else(found):
     assert worth["red"].same_as == ("twin",)
     assert worth["idle"].same_as == ("base",)
     assert worth["blue"].same_as == ()
-    assert [name for name, value in worth.items() if value.free_rider] == ["red", "twin", "idle"]
+    assert [name for name, value in worth.items() if value.free_rider] == ["idle"]
     assert worth["blue"].leave_one_out.low > 0

@@ -34,7 +34,7 @@ def test_command_line_starts_without_the_heavy_libraries():
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
 def test_no_module_outgrows_one_sitting(module):
-    assert len(module.read_text(encoding="utf-8").splitlines()) <= 320
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)

@@ -31,6 +31,8 @@ def ledger_of(base, windows_each=8, window_tokens=5):
         window=window,
         group=torch.arange(3).repeat_interleave(windows_each // 2),
         n_bytes=torch.ones(n_windows // 2, dtype=torch.int64),
+        role="heldout",
+        source=np.arange(n_windows // 2).astype(str),
     )
 
 

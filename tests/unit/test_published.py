@@ -1,5 +1,6 @@
 """The public record is complete and consistent, and asks for clear words when an id is wrong."""
 
+import hashlib
 import math
 
 import pytest
@@ -13,11 +14,49 @@ GAIN_410M = "main-410M/pythia-410m_step10000/corrected_metrics/improvement_vs_sp
 
 def test_every_value_is_there_once_and_finite() -> None:
     frame = published.load()
-    assert len(frame) == 2321
+    assert len(frame) == 3066
     assert frame["id"].is_unique
     assert all(math.isfinite(value) for value in frame["value"])
     columns = "id experiment model condition metric value unit seeds eval_protocol source note"
+    columns += " commit date"
     assert " ".join(frame.columns) == columns
+
+
+def test_record_is_dated() -> None:
+    """What was released before the discussion of August 2026 and what with it."""
+    dated = published.load().groupby("date")
+    assert dated.size().to_dict() == {"before 2026-08-01": 2321, "2026-08-01": 745}
+    newer = dated.get_group("2026-08-01")
+    assert set(newer["commit"]) == {"748a8a7"}
+    assert newer["source"].str.startswith("results/rebuttal/").all()
+    assert newer["experiment"].str.startswith("rebuttal-").all()
+    older = dated.get_group("before 2026-08-01")
+    assert "748a8a7" not in set(older["commit"])
+    stated = older["source"].isin(["web page", "abstract"])
+    assert ((older["commit"] == "") == stated).all()
+
+
+def test_two_swapped_values_are_refused(tmp_path) -> None:
+    """A record with every id, every value and every sum in place may still be a wrong one."""
+    path = published._path()
+    sums = path.parent / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    one, two = (line.split(",") for line in lines[1:3])
+    one[5], two[5] = two[5], one[5]
+    (tmp_path / "SHA256SUMS").write_bytes(sums.read_bytes())
+    swapped = tmp_path / "values.csv"
+    swapped.write_text("".join([lines[0], ",".join(one), ",".join(two), *lines[3:]]), "utf-8")
+    with pytest.raises(ValueError, match="checksum"):
+        published._text(swapped)
+    swapped.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert published._text(swapped) == published._text(path)  # line ends are no values
+
+
+def test_checksum_is_the_one_that_sha256sum_checks() -> None:
+    path = published._path()
+    digest, name = (path.parent / "SHA256SUMS").read_text(encoding="utf-8").split()
+    assert name == path.name
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
 def test_every_value_says_where_it_comes_from_and_how_it_was_measured() -> None:
@@ -58,6 +97,8 @@ def test_select() -> None:
     both = published.select(experiment=["main-410M", "main-1B"], metric="loss[EW]", seeds=42)
     assert len(both) == 14
     assert len(published.select(seeds=(137, 2026))) == 4
+    newer = published.select(date="2026-08-01", experiment="rebuttal-w2-refit")
+    assert len(newer) == 36
     with pytest.raises(KeyError, match=r"'domain'.*condition"):
         published.select(domain="code")
     with pytest.raises(ValueError, match="main-410M"):

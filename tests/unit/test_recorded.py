@@ -1,11 +1,12 @@
 """A recorded fused model is a whole folder: Hugging Face finds its tokenizer, and gaps are named."""
 
+import json
 import shutil
 
 import pytest
 from transformers import AutoTokenizer
 
-from kalavai_helpers import hf_tokenizer, recorded
+from kalavai_helpers import artifacts, chapters, hf_tokenizer, recorded, tiers
 
 TEXT = "def half(x):\n    return x / 2  # Ünïcode, und\ttabs"
 
@@ -45,3 +46,30 @@ def test_a_missing_file_is_named(name, tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "folder", lambda tier: tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
         recorded.fused()
+
+
+def test_every_recorded_run_is_in_the_history_with_a_reason():
+    kept = {
+        (line.tier, line.chapter): line for line in recorded.history() if line.outcome == "kept"
+    }
+    for path in sorted((artifacts.data() / "recorded").glob("*/[0-9]*.json")):
+        run = json.loads(path.read_text("utf-8"))
+        assert kept[run["tier"], run["chapter"]].date == run["date"]
+
+
+def test_the_history_says_what_was_never_run():
+    told = {(line.tier, line.chapter) for line in recorded.history()}
+    for tier in tiers.NAMES:
+        if tier != "ci" and not recorded.folder(tier).is_dir():
+            assert (tier, "all chapters") in told
+        elif tier != "ci":
+            assert {(tier, name) for name in chapters.names(artifacts.project_root())} <= told
+
+
+def test_a_line_of_the_history_without_a_reason_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "data", lambda: tmp_path)
+    (tmp_path / "recorded").mkdir()
+    head = "date,tier,chapter,seeds,outcome,reason\n"
+    (tmp_path / "recorded" / "runs.csv").write_text(head + ",laptop,01_x,none,forgotten,because\n")
+    with pytest.raises(ValueError, match="line 2"):
+        recorded.history()

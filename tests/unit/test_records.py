@@ -133,5 +133,18 @@ def test_two_runs_stand_beside_each_other_for_what_both_recorded():
     word = {"value": "ambiguous", "low": None, "high": None}
     table = records.beside({"tier": "laptop", "records": {"gain": other, "verdict": word}})
     assert list(table.index) == ["gain", "verdict"]
-    assert table.loc["gain"].tolist() == ["1 (0.5 to 1.5)", "3", "%"]
+    assert table.loc["gain"].tolist() == ["1 [0.5, 1.5]", "3", "%"]
     assert table.loc["verdict"].tolist()[:2] == ["reproduced", "ambiguous"]
+
+
+def test_a_chapter_chooses_what_is_compared_and_how_it_is_called():
+    records.start("01_test", tier="ci", seed=1, corpora="builtin")
+    for name, value in {"gain": 7.7, "parameters": 331136, "only_here": 2.0}.items():
+        records.record(name, value)
+    other = {"value": 45920.4, "low": None, "high": None}
+    past = {"tier": "laptop", "records": {"gain": other, "parameters": other}}
+    table = records.beside(past, {"size": "parameters", "not there": "only_here"})
+    assert list(table.index) == ["size"]
+    assert table.loc["size"].tolist()[:2] == ["331,136", "45,920"]
+    with pytest.raises(KeyError, match="never_recorded"):
+        records.beside(past, {"wrong": "never_recorded"})

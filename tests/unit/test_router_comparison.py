@@ -6,7 +6,14 @@ from functools import partial
 import pytest
 import torch
 
-from kalavai_helpers import evaluation, ledger, router_comparison, router_fit, routing
+from kalavai_helpers import (
+    evaluation,
+    ledger,
+    mixing_oracle,
+    router_comparison,
+    router_fit,
+    routing,
+)
 
 FITS = {
     name: router_comparison.FITS[name]
@@ -35,8 +42,38 @@ def test_the_comparison_accounts_for_every_gain_exactly(tiny, comparison):
 
 
 def test_the_best_router_is_chosen_on_router_documents(comparison):
-    assert comparison.best == comparison.table.chosen_by.idxmin()
-    assert set(comparison.table.index) == {*FITS, "log-linear, slow and fast, with the base"}
+    routers = comparison.table[comparison.table.kind == "router"]
+    assert comparison.best == routers.chosen_by.idxmin()
+    rivals = {router_comparison.MIXING, router_comparison.RIVAL}
+    fitted = {*FITS, "log-linear, slow and fast, with the base"}
+    assert set(comparison.table.index) == fitted | rivals
+    assert set(comparison.table.index[comparison.table.kind == "oracle"]) == rivals
+
+
+def test_an_oracle_is_never_chosen_as_the_best_router(tiny, monkeypatch):
+    monkeypatch.setattr(router_comparison, "MAY_USE_BASE", ())
+    found = router_comparison.compare([tiny], {"uniform": FITS["uniform"]})
+    assert found.table.chosen_by.idxmin() in (router_comparison.MIXING, router_comparison.RIVAL)
+    assert found.best == "uniform"
+
+
+def test_the_rival_mixes_has_the_base_and_is_fitted_on_router_documents(tiny, comparison):
+    parts = [ledger.build(tiny, role) for role in ("router", "heldout")]
+    parts = [replace(part, experts=(*part.experts, "base")) for part in parts]
+    rival = evaluation.losses(parts[1], {"rival": mixing_oracle.route(*parts).log_probs})
+    table = comparison.table
+    expected = rival.equal_weight("rival")
+    assert table.loss[router_comparison.RIVAL] == pytest.approx(expected, abs=1e-9)
+    assert table.above_mixing_oracle[router_comparison.RIVAL] == 0
+    assert table.above_mixing_oracle["evidence"] == pytest.approx(
+        table.loss["evidence"] - expected, abs=1e-9
+    )
+    assert table.above_oracle["evidence"] == pytest.approx(
+        table.loss["evidence"] - rival.equal_weight("domain_oracle"), abs=1e-9
+    )
+    base = rival.equal_weight("base")
+    gain = 100 * (base - table.loss["evidence"]) / base
+    assert table.gain_over_base["evidence"] == pytest.approx(gain)
 
 
 def test_every_causal_router_can_be_fitted_and_read(tiny, monkeypatch):
@@ -103,6 +140,6 @@ def test_cross_fitting_judges_every_document_by_routers_that_did_not_see_it(tiny
     assert sorted(d for scored in seen[1::2] for d in scored) == named.n_bytes.tolist()
     log_probs = texts.ledger.expert_log_probs
     uniform = routing.fuse_log_probs(torch.full_like(log_probs, 1 / 3), log_probs)
-    expected = evaluation.losses(texts.ledger, {"u": uniform}).equal_weight("u")
+    expected = evaluation.losses(texts.ledger, {"u": uniform}, "router").equal_weight("u")
     loss = router_comparison._joined(parts).equal_weight("one")
     assert loss == pytest.approx(float(expected), abs=1e-9)

@@ -194,3 +194,54 @@ def test_em_weighs_tokens_as_if_they_were_repeated(fitting):
     assert one == pytest.approx(
         router_fit.fit_em(repeated, 60, tolerance=1e-9).objective[-1], abs=1e-3
     )
+
+
+def test_prefix_means_start_anew_with_every_document(fitting):
+    from kalavai_helpers import router_fit
+
+    means = router_fit.prefix_means(fitting)
+    for document in (0, 1, fitting.n_documents - 1):
+        states = fitting.features[fitting.document == document]
+        expected = states.cumsum(0) / torch.arange(1, len(states) + 1)[:, None]
+        assert torch.allclose(means[fitting.document == document], expected, atol=1e-4)
+
+
+def test_ledger_gates_of_a_router_with_memory_know_the_document_and_nothing_before(fitting):
+    """What is fitted on prefix means is what the router reads off the ledger."""
+    from kalavai_helpers import router_fit
+
+    router = router_fit.fit_prefix_mean(fitting)
+    expected = router.scores(router_fit.prefix_means(fitting)).softmax(-1)
+    assert torch.allclose(routing.ledger_gates(router, fitting).float(), expected, atol=1e-5)
+
+
+def test_prefix_mean_learns_a_domain_that_only_the_whole_prefix_shows(fitting):
+    """States too noisy to tell a token's domain by themselves tell it together."""
+    from dataclasses import replace
+
+    from kalavai_helpers import router_fit
+
+    own = torch.nn.functional.one_hot(fitting.token_group, 3).float()
+    generator = torch.Generator().manual_seed(0)
+    noisy = replace(fitting, features=own + 4 * torch.randn(own.shape, generator=generator))
+    right = {
+        name: float((routing.ledger_gates(r, noisy).argmax(1) == noisy.token_group).double().mean())
+        for name, r in {
+            "prefix": router_fit.fit_prefix_mean(noisy),
+            "token": routing.fit_linear(noisy),
+        }.items()
+    }
+    assert right["prefix"] > 0.8 > 0.55 > right["token"]
+
+
+def test_a_pooled_router_with_a_hidden_layer_is_two_products_without_bias():
+    router = routing.PooledRouter(5, 3, 4)
+    assert {name: tuple(p.shape) for name, p in router.named_parameters()} == {
+        "hidden.weight": (4, 5),
+        "linear.weight": (3, 4),
+    }
+    means = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    hidden = (means @ router.hidden.weight.T).clamp_min(0)
+    assert torch.allclose(router.weigh(means), (hidden @ router.linear.weight.T).softmax(-1))
+    assert router.arguments() == {"n_features": 5, "n_experts": 3, "width": 4}
+    assert routing.PooledRouter(5, 3).arguments()["width"] is None

@@ -20,7 +20,7 @@ RECIPE = Recipe(steps=60, batch_size=4, lr=3e-3, seed=1, frozen_layers=1)
 
 def chunks(n=40, seq_len=24, vocab=50, seed=0):
     ids = np.random.default_rng(seed).integers(0, vocab, (n, seq_len + 1))
-    return packing.Chunks(ids.astype(np.int32), np.zeros_like(ids))
+    return packing.Chunks(ids.astype(np.int32), np.zeros_like(ids), "train")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
             model = models.new_base(tier, 50, seed=0)
             print("ready", flush=True)
             training.train(
-                model, packing.Chunks(ids, ids), training.Recipe(400, 4, 3e-3, 1, 1),
+                model, packing.Chunks(ids, ids, "train"), training.Recipe(400, 4, 3e-3, 1, 1),
                 Path(sys.argv[1]), "test", checkpoint_s=0,
             )
             """
