@@ -24,7 +24,7 @@ from .specialists import BASE, Cooperative
 from .tiers import Tier
 
 SET_ASIDE = 6
-"""One source in so many of a domain's training text is for validation."""
+"""One unit in so many of a domain's training text is for validation."""
 
 CANDIDATES: dict[str, list[dict[str, float]]] = {"ci": [], "laptop": []}
 """Changes to a tier's recipe that were tried, the chosen one among them."""
@@ -33,19 +33,11 @@ CANDIDATES: dict[str, list[dict[str, float]]] = {"ci": [], "laptop": []}
 def set_aside(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
     """Divide a domain's training documents into those that train and those that validate.
 
-    Whole sources are set aside, as in :func:`corpora.split`; where there are too few, documents.
+    Units that were split as one (see :class:`corpora.Document`) stay together.
     """
-    sources = {document.source for document in documents}
-
-    def unit(document: Document) -> str:
-        return document.source if len(sources) >= 2 * SET_ASIDE else document.id
-
-    order = sorted({unit(d) for d in documents}, key=lambda u: hashlib.sha256(u.encode()).digest())
-    kept = set(order[::SET_ASIDE])
-    return (
-        [document for document in documents if unit(document) not in kept],
-        [document for document in documents if unit(document) in kept],
-    )
+    units = sorted({d.unit for d in documents}, key=lambda u: hashlib.sha256(u.encode()).digest())
+    kept = set(units[::SET_ASIDE])
+    return [d for d in documents if d.unit not in kept], [d for d in documents if d.unit in kept]
 
 
 def measure(
