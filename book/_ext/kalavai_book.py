@@ -41,9 +41,6 @@ class _NumberRole(SphinxRole):
         name, *parts = self.text.split("|")
         try:
             quantity = self.look_up(name)
-            if quantity.value in VERDICTS:
-                word, text = quantity.value, quantity.value.replace("-", " ")
-                return [nodes.inline("", text, classes=["kv-badge", word])], []
             return [nodes.raw("", quantity.markup(*parts), format="html")], []
         except (KeyError, ValueError, OSError) as error:
             reason = error.args[0] if isinstance(error, KeyError) and error.args else error
