@@ -1,20 +1,22 @@
-"""What a cooperative will gain, told from short probe runs before anybody pays for the full ones.
+"""What a cooperative will gain, told from its short probe runs and a bank of other recipes.
 
 Probe runs give early changes of every loss; a regression learned from *other* recipes carries
 them to the end of the full runs; Monte Carlo with the regression's own errors, through the exact
 identity of the oracle gain, makes a distribution of gains; its 80 % interval is stretched until
-it holds for the other recipes. Nothing of the recipe that is forecast is ever used.
+it holds for the other recipes. Nothing of the recipe that is forecast is ever used. The other
+recipes, the bank, were trained in full; far from what they tried, the forecaster refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from . import evaluation
+from .bank import LEAST, Reach
 from .forecast_runs import Run
 from .losses import Estimate
 from .specialists import BASE
@@ -22,6 +24,16 @@ from .specialists import BASE
 LEVEL = 0.8
 BYTES_PER_TOKEN = 3.0  # of small byte-level tokenizers, near enough for a number of passes
 N_DRAWS = 1000
+QUANTITIES = (
+    "the probe's change of the own loss",
+    "the number of steps",
+    "passes over the text",
+    "the base's loss",
+    "the probe's change of foreign losses",
+    "the share of frozen blocks",
+    "width",
+)
+"""What describes a specialist to :class:`bank.Reach`: features, and what else a recipe sets."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +84,37 @@ def _changes(run: Run) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Known:
-    """A recipe as a forecaster sees it: features, and the changes that came of the full runs."""
+    """A recipe as a forecaster sees it: features, and the changes that came of the full runs.
+
+    ``specialists`` (D, len(QUANTITIES)) say how far the recipe lies from others.
+    """
 
     base: np.ndarray
     about: np.ndarray
     pair: np.ndarray
     changes: np.ndarray
+    specialists: np.ndarray
 
     @staticmethod
     def of(run: Run) -> Known:
         """Features and outcome of a run."""
-        return Known(run.base, *_features(run), _changes(run))
+        about, pair = _features(run)
+        n, tier = len(run.domains), run.tier
+        foreign = pair[:, 0, 1]  # the same in a whole row
+        knobs = np.tile([tier.frozen_layers / tier.n_layers, np.log(tier.hidden_size)], (n, 1))
+        described = np.column_stack([about, foreign, knobs])
+        return Known(run.base, about, pair, _changes(run), described)
 
     def only(self, kept: Sequence[int]) -> Known:
         """What is known of some of the domains."""
         pairs = np.ix_(kept, kept)
-        return Known(self.base[kept], self.about[kept], self.pair[pairs], self.changes[pairs])
+        return Known(
+            self.base[kept],
+            self.about[kept],
+            self.pair[pairs],
+            self.changes[pairs],
+            self.specialists[kept],
+        )
 
 
 def _planes(known: Sequence[Known]) -> tuple[_Ridge, _Ridge]:
@@ -156,12 +183,20 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """No forecast: the cooperative lies further from the bank than its recipes from each other."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Forecaster:
-    """What other recipes teach: how changes grow, how wrong that is, what routing nets."""
+    """What other recipes teach: how changes grow, how wrong that is, what routing nets, how far."""
 
     planes: tuple[_Ridge, _Ridge]
     spread: Spread
     net: np.ndarray
+    reach: Reach
     stretch: float = 1.0
 
     def draws(self, known: Known, kept: Sequence[int], seed: int = 0) -> np.ndarray:
@@ -174,8 +209,16 @@ class Forecaster:
         oracle = losses.min(1).mean(1)
         return 100 * (best - oracle) / best + random.choice(self.net, N_DRAWS)
 
+    def predict(self, known: Known, kept: Sequence[int]) -> Estimate | Refusal:
+        """Median and 80 % interval of the gain, %, or why there is none."""
+        reason = self.reach.reason(known.specialists[np.asarray(kept)])
+        return Refusal(reason) if reason else self.interval(known, kept)
+
     def interval(self, known: Known, kept: Sequence[int]) -> Estimate:
-        """Median and 80 % interval of the gain, %."""
+        """Median and 80 % interval of the gain, %, however far from the bank.
+
+        Only to measure what :meth:`predict` is right to refuse.
+        """
         tails = (0.5, (1 - LEVEL) / 2, (1 + LEVEL) / 2)
         middle, low, high = np.quantile(self.draws(known, kept), tails)
         reach = self.stretch * (middle - low), self.stretch * (high - middle)
@@ -188,17 +231,22 @@ def learn(known: dict[int, Known], table: pd.DataFrame, stretch: bool = True) ->
     Raises
     ------
     ValueError
-        With fewer than four recipes: errors are learned by leaving one out, twice over.
+        With fewer than four recipes: errors are learned by leaving one out, twice over (once,
+        and from three, without ``stretch``).
     """
-    if len(known) < 3 + stretch:
-        raise ValueError(f"A forecast is learned from at least 4 recipes, not {len(known)}")
+    least = LEAST if stretch else LEAST - 1
+    if len(known) < least:
+        raise ValueError(f"A forecast is learned from at least {least} recipes, not {len(known)}")
     errors = []
     for recipe, left in known.items():
         planes = _planes([k for r, k in known.items() if r != recipe])
         errors.append(left.changes - _carry(planes, left))
     rows = table[table["recipe"].isin(known)]
     made = Forecaster(
-        _planes(list(known.values())), Spread.of(errors), (rows["gain"] - rows["oracle"]).to_numpy()
+        _planes(list(known.values())),
+        Spread.of(errors),
+        (rows["gain"] - rows["oracle"]).to_numpy(),
+        Reach.of([k.specialists for k in known.values()], QUANTITIES),
     )
     if not stretch:
         return made
@@ -209,26 +257,66 @@ def learn(known: dict[int, Known], table: pd.DataFrame, stretch: bool = True) ->
     return replace(made, stretch=float(np.quantile(ratio, LEVEL)))
 
 
-def leave_one_out(
-    known: dict[int, Known], table: pd.DataFrame, stretch: bool = True
-) -> pd.DataFrame:
-    """Forecast every cooperative from recipes other than its own.
+def judge(forecaster: Forecaster, known: dict[int, Known], rows: pd.DataFrame) -> pd.DataFrame:
+    """Forecast cooperatives, the refused ones too, and see whether their gains lie inside.
 
     Returns
     -------
-    ``table`` with the columns forecast, low, high (%) and inside (the gain lies between them).
+    ``rows`` with the columns forecast, low, high (%), inside (the gain lies between them) and
+    refused (whether :meth:`Forecaster.predict` would have said why not, instead).
     """
-    rows = table.copy()
-    found = {}
-    for recipe, own in known.items():
-        others = {r: k for r, k in known.items() if r != recipe}
-        forecaster = learn(others, table, stretch)
-        for index, row in table[table["recipe"] == recipe].iterrows():
-            found[index] = forecaster.interval(own, row["kept"])
-    for name, part in (("forecast", "value"), ("low", "low"), ("high", "high")):
-        rows[name] = pd.Series({index: getattr(e, part) for index, e in found.items()})
-    rows["inside"] = rows["gain"].between(rows["low"], rows["high"])
-    return rows
+    asked = [(known[row.recipe], row.kept) for row in rows.itertuples()]
+    told = [forecaster.interval(*one) for one in asked]
+    found = rows.assign(
+        forecast=[one.value for one in told],
+        low=[one.low for one in told],
+        high=[one.high for one in told],
+        refused=[isinstance(forecaster.predict(*one), Refusal) for one in asked],
+    )
+    return found.assign(inside=found["gain"].between(found["low"], found["high"]))
+
+
+def leave_one_out(
+    known: dict[int, Known], table: pd.DataFrame, stretch: bool = True, size: int | None = None
+) -> pd.DataFrame:
+    """Forecast every cooperative from recipes other than its own, as :func:`judge` returns it.
+
+    Parameters
+    ----------
+    size
+        Number of other recipes to learn from, drawn once for all; by default every one.
+    """
+    found = []
+    for recipe in known:
+        others = [other for other in known if other != recipe]
+        if size is not None:
+            random = np.random.default_rng([2026, recipe, size])
+            others = random.choice(others, size, replace=False).tolist()
+        forecaster = learn({other: known[other] for other in others}, table, stretch)
+        found.append(judge(forecaster, known, table[table["recipe"] == recipe]))
+    return pd.concat(found).loc[table.index]
+
+
+def leave_out_families(
+    known: dict[int, Known], table: pd.DataFrame, families: Mapping[str, Sequence[int]]
+) -> pd.DataFrame:
+    """Forecast the cooperatives of each family of recipes from the recipes outside of it.
+
+    Parameters
+    ----------
+    families
+        Recipes by name of the family, see :func:`bank.families`.
+
+    Returns
+    -------
+    Rows of :func:`judge` with the column family; a recipe of two families is there twice.
+    """
+    found = []
+    for name, members in families.items():
+        forecaster = learn({r: k for r, k in known.items() if r not in members}, table)
+        rows = table[table["recipe"].isin(members)]
+        found.append(judge(forecaster, known, rows).assign(family=name))
+    return pd.concat(found, ignore_index=True)
 
 
 def leave_out_domains(known: dict[int, Known], table: pd.DataFrame) -> pd.DataFrame:
@@ -239,16 +327,13 @@ def leave_out_domains(known: dict[int, Known], table: pd.DataFrame) -> pd.DataFr
 
     Returns
     -------
-    Their rows of ``table``, with forecast, low, high and inside as in :func:`leave_one_out`.
+    Their rows of ``table``, as :func:`judge` returns them.
     """
-    found = {}
+    found = []
     for index, row in table.iterrows():
         rest = [k for k in range(len(known[0].base)) if k not in row["kept"]]
         if len(rest) >= 3:
             others = {r: k.only(rest) for r, k in known.items() if r != row["recipe"]}
-            told = learn(others, table, stretch=False).interval(known[row["recipe"]], row["kept"])
-            found[index] = (told.value, told.low, told.high)
-    rows = table.loc[[*found]].copy()
-    rows[["forecast", "low", "high"]] = list(found.values())
-    rows["inside"] = rows["gain"].between(rows["low"], rows["high"])
-    return rows
+            forecaster = learn(others, table, stretch=False)
+            found.append(judge(forecaster, known, table.loc[[index]]))
+    return pd.concat(found)

@@ -1,5 +1,7 @@
 """The planner: tick domains, choose a budget, read the predicted gain, its interval and the cost.
 
+Where a cooperative lies too far from the bank of recipes, it says so in place of a number.
+
 One table of forecasts serves both faces: ipywidgets where a kernel runs, and a block of HTML that
 a small script of the site (``planner.js``) answers from, without kernel or network.
 """
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .forecast import Known, learn
+from . import bank
+from .forecast import Known, Refusal, learn
 from .forecast_runs import N_BUDGETS, Run, probe_steps
 
 if TYPE_CHECKING:
@@ -36,17 +39,22 @@ class Plan:
         Names, in the order of the bits of a set's number.
     budgets
         One mapping a budget: steps of a full run, of its probe, tokens (of one specialist, probe
-        included), seconds (of one specialist on one core of the machine that measured).
+        included), seconds (of one specialist on one core of the machine that measured), and of
+        the bank that the forecasts were learned from: its number of recipes and the tokens of all
+        its runs.
     gains
-        One mapping a budget: number of the set → (gain, low, high) in %, 80 % interval.
+        One mapping a budget: number of the set → (gain, low, high) in %, 80 % interval, or the
+        reason why there is no forecast.
     """
 
     domains: tuple[str, ...]
     budgets: tuple[dict[str, float], ...]
-    gains: tuple[dict[int, tuple[float, float, float]], ...]
+    gains: tuple[dict[int, tuple[float, float, float] | str], ...]
 
-    def look_up(self, chosen: Sequence[str], budget: int) -> dict[str, float]:
+    def look_up(self, chosen: Sequence[str], budget: int) -> dict[str, float | str]:
         """Return gain, low, high (%), tokens and minutes for domains and a budget's index.
+
+        Too far from the bank, ``refused`` stands for gain, low and high and says why.
 
         Raises
         ------
@@ -59,22 +67,24 @@ class Plan:
                 f"Choose two domains or more of {', '.join(self.domains)}, not {list(chosen)}"
             )
         number = sum(1 << self.domains.index(name) for name in set(chosen))
-        gain, low, high = self.gains[budget][number]
+        told = self.gains[budget][number]
         cost, n = self.budgets[budget], len(set(chosen))
         return {
-            "gain": gain,
-            "low": low,
-            "high": high,
+            **(
+                {"refused": told}
+                if isinstance(told, str)
+                else dict(zip(("gain", "low", "high"), told, strict=True))
+            ),
             "tokens": n * cost["tokens"],
             "minutes": n * cost["seconds"] / 60,
         }
 
     def table(self) -> pd.DataFrame:
-        """Return one row a set of domains: size, and ``gain (low to high)`` a budget."""
+        """Return one row a set of domains: size, and ``gain (low to high)``, or none, a budget."""
         rows = {}
         for number in sorted(self.gains[0], key=lambda m: (m.bit_count(), m)):
             names = [d for k, d in enumerate(self.domains) if number >> k & 1]
-            cells = [_interval(*gains[number]) for gains in self.gains]
+            cells = [_cell(gains[number]) for gains in self.gains]
             rows[" + ".join(names)] = [len(names), *cells]
         titles = ["domains", *(f"{b['steps']:.0f} steps" for b in self.budgets)]
         return pd.DataFrame.from_dict(rows, orient="index", columns=titles)
@@ -96,11 +106,15 @@ def make(runs: Sequence[Run], known: dict[int, Known], table: pd.DataFrame) -> P
     budgets, gains = [], []
     for recipe in range(N_BUDGETS):
         tier = runs[recipe].tier
-        forecaster = learn({r: k for r, k in known.items() if r != recipe}, table)
+        others = {r: k for r, k in known.items() if r != recipe}
+        forecaster = learn(others, table)
+        learned_from = bank.cost([runs[r].tier for r in others], len(others))
         found = {}
         for kept in sets:
-            told = forecaster.interval(known[recipe], kept)
-            found[sum(1 << k for k in kept)] = (told.value, told.low, told.high)
+            told = forecaster.predict(known[recipe], kept)
+            found[sum(1 << k for k in kept)] = (
+                told.reason if isinstance(told, Refusal) else (told.value, told.low, told.high)
+            )
         probe = probe_steps(tier)
         tokens = (tier.specialist_steps + probe) * tier.batch_size * tier.seq_len
         budgets.append(
@@ -109,19 +123,27 @@ def make(runs: Sequence[Run], known: dict[int, Known], table: pd.DataFrame) -> P
                 "probe": probe,
                 "tokens": tokens,
                 "seconds": tokens / speed,
+                "bank_recipes": len(others),
+                "bank_tokens": len(domains) * learned_from.bank,
             }
         )
         gains.append(found)
     return Plan(domains, tuple(budgets), tuple(gains))
 
 
-def _interval(gain: float, low: float, high: float) -> str:
+def _cell(told: tuple[float, float, float] | str) -> str:
+    if isinstance(told, str):
+        return "no forecast"
+    gain, low, high = told
     return f"{gain:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
 
 
 def payload(plan: Plan) -> str:
     """Return the plan as JSON for the page's script; safe inside a ``<script>`` element."""
-    rounded = [{k: [round(x, 2) for x in v] for k, v in gains.items()} for gains in plan.gains]
+    rounded = [
+        {k: v if isinstance(v, str) else [round(x, 2) for x in v] for k, v in gains.items()}
+        for gains in plan.gains
+    ]
     data = {"domains": plan.domains, "budgets": plan.budgets, "gains": rounded}
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
@@ -143,8 +165,8 @@ def to_html(plan: Plan, max_rows: int = 300) -> str:
         '<div class="kv-reach" aria-hidden="true"><span></span><i></i></div>'
         '<p class="kv-answer" role="status" aria-live="polite"></p></form>'
         f'<script type="application/json">{payload(plan)}</script>'
-        "<details><summary>All sets of domains: predicted gain in % with its 80 % interval"
-        f'</summary><div class="kv-scroll" tabindex="0">{table}</div></details></div>'
+        "<details><summary>All sets of domains: predicted gain in % with its 80 % interval, or no "
+        f'forecast where the bank does not reach</summary><div class="kv-scroll" tabindex="0">{table}</div></details></div>'
     )
 
 
@@ -153,16 +175,18 @@ def answer(plan: Plan, chosen: Sequence[str], budget: int) -> str:
     if len(set(chosen)) < 2:
         return FEW
     found, cost = plan.look_up(chosen, budget), plan.budgets[budget]
+    if "refused" in found:
+        told = f"No forecast: {found['refused']}."
+    else:
+        interval = f"{found['low']:+.1f} to {found['high']:+.1f}".replace("-", "−")
+        gain = f"{found['gain']:+.1f}".replace("-", "−")
+        told = f"Predicted gain over the best specialist: {gain} % (80 % interval {interval})."
     return (
-        (
-            f"Predicted gain over the best specialist: {found['gain']:+.1f} % (80 % interval "
-            f"{found['low']:+.1f} to {found['high']:+.1f}). Cost: {len(set(chosen))} specialists × "
-            f"{cost['steps']:.0f} steps, {found['tokens'] / 1e6:.2f} million tokens, "
-            f"{found['minutes']:.1f} core-minutes; of these the probes take {cost['probe']:.0f} "
-            "steps each, and come first."
-        )
-        .replace("-", "−")
-        .replace("core−", "core-")
+        f"{told} Cost: {len(set(chosen))} specialists × {cost['steps']:.0f} steps, "
+        f"{found['tokens'] / 1e6:.2f} million tokens, {found['minutes']:.1f} core-minutes; of "
+        f"these the probes take {cost['probe']:.0f} steps each, and come first. The bank of "
+        f"{cost['bank_recipes']} recipes that taught the forecast was trained in full before "
+        f"that, once, for all domains: {cost['bank_tokens'] / 1e6:.2f} million tokens."
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import evaluation, prediction
+from .forecast import LEVEL
 from .forecast_runs import Run
 from .losses import N_RESAMPLES, Estimate
 from .routing import EvidenceRouter
@@ -90,20 +91,58 @@ def _measured(run: Run, matrix: pd.DataFrame, chosen: tuple[str, ...]) -> dict[s
 
 
 PREDICTORS = {
-    "published line": ("divergence", "after"),
-    "refitted line": ("divergence", "after"),
-    "true KL": ("kl", "after"),
-    "base perplexity": ("perplexity", "before"),
-    "mean gain": (None, "before"),
-    "probe forecast": ("forecast", "before"),
+    "published line": ("divergence", "after", "none"),
+    "refitted line": ("divergence", "after", "needed"),
+    "true KL": ("kl", "after", "needed"),
+    "base perplexity": ("perplexity", "before", "needed"),
+    "mean gain": (None, "before", "needed"),
+    "probe forecast": ("forecast", "before", "needed"),
 }
-"""How a gain can be told: from which column, and whether before or after the runs are paid."""
+"""How a gain can be told: from which column, before or after the full runs of the recipe that is
+asked about, and whether a bank of other recipes is needed as well."""
 
 
 @cache
 def published_law() -> prediction.Law:
-    """Return the published line, refitted to its six points."""
+    """Return the published line, refitted to its six points: a line of other models."""
     return prediction.fit(prediction.points("n6, 6.9B at 8.73"))
+
+
+def _law(table: pd.DataFrame, column: str = "divergence") -> prediction.Law:
+    """Fit the gains of cooperatives by a line in a column; perplexity by its logarithm."""
+    return prediction.fit(
+        pd.DataFrame({"divergence": _scaled(table, column), "gain": table["gain"]})
+    )
+
+
+def _scaled(table: pd.DataFrame, column: str) -> pd.Series:
+    return np.log(table[column]) if column == "perplexity" else table[column]
+
+
+def _read(law: prediction.Law, divergence: pd.Series) -> pd.DataFrame:
+    bounds = [law.prediction_interval(x, LEVEL) for x in divergence]
+    found = pd.DataFrame(bounds, index=divergence.index, columns=["low", "high"])
+    return found.assign(value=law.slope * divergence + law.intercept)
+
+
+def published_line(table: pd.DataFrame) -> pd.DataFrame:
+    """Read every gain off the published line: value, low and high (80 %), index as in ``table``."""
+    return _read(published_law(), table["divergence"])
+
+
+def refitted_line(table: pd.DataFrame) -> pd.DataFrame:
+    """Read every gain off the line through the cooperatives of the other recipes.
+
+    The rival that saw what the forecast saw: same recipes, same folds.
+
+    Returns
+    -------
+    value, low and high (80 % prediction interval), index as in ``table``.
+    """
+    parts = []
+    for recipe, rows in table.groupby("recipe", sort=False):
+        parts.append(_read(_law(table[table["recipe"] != recipe]), rows["divergence"]))
+    return pd.concat(parts).loc[table.index]
 
 
 def predict_all(table: pd.DataFrame) -> pd.DataFrame:
@@ -120,22 +159,25 @@ def predict_all(table: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One column a way, %, index as in ``table``.
     """
-    law = published_law()
     found = pd.DataFrame(index=table.index, columns=[*PREDICTORS], dtype=float)
-    found["published line"] = law.slope * table["divergence"] + law.intercept
+    found["published line"] = published_line(table)["value"]
+    found["refitted line"] = refitted_line(table)["value"]
     found["probe forecast"] = table["forecast"]
     for recipe in table["recipe"].unique():
         own = table["recipe"] == recipe
         others = table[~own]
         found.loc[own, "mean gain"] = others["gain"].mean()
-        for name in ("refitted line", "true KL", "base perplexity"):
+        for name in ("true KL", "base perplexity"):
             column = PREDICTORS[name][0]
-            scale = np.log if column == "perplexity" else np.asarray
-            line = prediction.fit(
-                pd.DataFrame({"divergence": scale(others[column]), "gain": others["gain"]})
-            )
-            found.loc[own, name] = line.slope * scale(table.loc[own, column]) + line.intercept
+            law = _law(others, column)
+            found.loc[own, name] = law.slope * _scaled(table.loc[own], column) + law.intercept
     return found
+
+
+def _errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Absolute errors of every way, pp, and the recipe of each row."""
+    errors = predict_all(table).sub(table["gain"], axis=0).abs()
+    return errors.assign(recipe=table["recipe"])
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
@@ -144,21 +186,26 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a way: told (before or after the runs), median and mean absolute error (pp), q2
-        (share of the variance of the gains that is explained, negative where the mean of all
-        gains would do better).
+        One row a way: told (before or after the runs), bank (of other recipes: needed or none),
+        median error (pp) with its interval over recipes (low, high), mean error (pp), q2 (share
+        of the variance of the gains that is explained, negative where the mean of all gains
+        would do better).
     """
-    errors = predict_all(table).sub(table["gain"], axis=0)
+    errors = _errors(table)
     total = float(((table["gain"] - table["gain"].mean()) ** 2).sum())
-    return pd.DataFrame(
-        {
-            "told": [told for _, told in PREDICTORS.values()],
-            "median error": errors.abs().median(),
-            "mean error": errors.abs().mean(),
-            "q2": 1 - (errors**2).sum() / total,
-        },
-        index=[*PREDICTORS],
-    )
+    rows = {}
+    for way, (_, told, bank) in PREDICTORS.items():
+        middle = over_groups(errors[[way, "recipe"]], "recipe", lambda r, w=way: r[w].median())
+        rows[way] = {
+            "told": told,
+            "bank": bank,
+            "median error": middle.value,
+            "low": middle.low,
+            "high": middle.high,
+            "mean error": errors[way].mean(),
+            "q2": 1 - float((errors[way] ** 2).sum()) / total,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def over_groups(
@@ -177,9 +224,60 @@ def over_groups(
     return Estimate(float(statistic(table)), float(low), float(high))
 
 
-def error_ratio(table: pd.DataFrame) -> float:
-    """Median absolute error of the probe forecast over that of the published line."""
-    law = published_law()
-    line = law.slope * table["divergence"] + law.intercept
-    errors = [(told - table["gain"]).abs().median() for told in (table["forecast"], line)]
-    return float(errors[0] / errors[1])
+def error_ratio(table: pd.DataFrame, way: str, rival: str) -> Estimate:
+    """Median absolute error of one way of ``PREDICTORS`` over that of a rival.
+
+    Both tell the same cooperatives; the interval resamples whole recipes, of both alike.
+    """
+    errors = _errors(table)[[way, rival, "recipe"]]
+    return over_groups(errors, "recipe", lambda r: float(r[way].median() / r[rival].median()))
+
+
+def standing(ratio: Estimate) -> str:
+    """Say what a ratio of errors means: ``smaller``, ``larger`` or, across 1, ``no different``."""
+    if ratio.high < 1:
+        return "smaller"
+    return "larger" if ratio.low > 1 else "no different"
+
+
+def by_family(told: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Sum up forecasts of families of recipes that were left out whole.
+
+    Parameters
+    ----------
+    told
+        Rows of :func:`forecast.leave_out_families`.
+    table
+        The whole study, to refit the line to the recipes outside each family.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a family: recipes, cooperatives, coverage (%) with its interval over recipes (low,
+        high), forecast error and line error (median, pp), refused (%), inside and accepted (of
+        the cooperatives that are not refused: how many lie inside, and how many there are).
+    """
+    rows = {}
+    for name, part in told.groupby("family", sort=False):
+        law = _law(table[~table["recipe"].isin(part["recipe"])])
+        line = law.slope * part["divergence"] + law.intercept
+        covered = over_groups(part[["recipe", "inside"]], "recipe", coverage)
+        accepted = part[~part["refused"]]
+        rows[name] = {
+            "recipes": part["recipe"].nunique(),
+            "cooperatives": len(part),
+            "coverage": covered.value,
+            "low": covered.low,
+            "high": covered.high,
+            "forecast error": (part["forecast"] - part["gain"]).abs().median(),
+            "line error": (line - part["gain"]).abs().median(),
+            "refused": 100 * part["refused"].mean(),
+            "inside": int(accepted["inside"].sum()),
+            "accepted": len(accepted),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def coverage(rows: pd.DataFrame) -> float:
+    """Share of cooperatives whose gain lies in its interval, %."""
+    return float(100 * rows["inside"].mean())

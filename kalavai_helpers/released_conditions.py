@@ -35,7 +35,8 @@ def unused() -> pd.DataFrame:
         Columns family, name, divergence (mean over domains, %), gain (over the best specialist,
         %), how (the divergence was ``released``, follows from ``domain losses``, or from
         ``equal-weight losses``), law (%), error (law − gain, pp), inside (the divergence lies
-        between those of the six points).
+        between those of the six points), trained (conditions that share it share specialists, or
+        differ in their seed alone: an interval resamples these).
     """
     import pandas as pd
 
@@ -43,6 +44,12 @@ def unused() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["family", "name", "divergence", "gain", "how"])
     points = prediction.points("n6, 6.9B at 8.73")
     law = prediction.fit(points)
+    frame["trained"] = frame["name"].str.replace(r", seed \d+", "", regex=True)
+    several = frame["family"] == "other numbers of domains"
+    contributors = frame["name"].str.contains("contributors")
+    frame.loc[several, "trained"] = np.where(
+        contributors[several], "1B contributors", "410M subsets"
+    )
     frame["law"] = [law.predict(x) for x in frame["divergence"]]
     frame["error"] = frame["law"] - frame["gain"]
     frame["inside"] = frame["divergence"].between(*points["divergence"].agg(["min", "max"]))

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import study
 
-from kalavai_helpers import evaluation, forecast, forecast_runs, parallel, predictors, tiers
+from kalavai_helpers import (
+    evaluation,
+    forecast,
+    forecast_runs,
+    losses,
+    parallel,
+    prediction,
+    predictors,
+    tiers,
+)
 
 
 def learned(runs):
@@ -24,6 +33,8 @@ def test_a_forecast_is_close_where_changes_follow_their_probes(told):
     errors = predictors.compare(table)
     middle = errors["median error"]
     assert middle["probe forecast"] < 0.5 * middle["mean gain"]
+    assert (errors["low"] <= middle).all()
+    assert (middle <= errors["high"]).all()
     assert errors.loc["probe forecast", "q2"] > 0.5
     assert 0.6 <= table["inside"].mean() <= 0.95
     assert (table["low"] < table["forecast"]).all()
@@ -64,12 +75,107 @@ def test_domains_left_out_teach_nothing_of_themselves(told):
     again = forecast.leave_out_domains(other, table)
     assert again.loc[row.name, "forecast"] == row["forecast"]
     assert not np.array_equal(again["forecast"], first["forecast"])
+    part = known[0].only([0, 2])
+    assert np.array_equal(part.specialists, known[0].specialists[[0, 2]])
 
 
 def test_too_few_recipes_are_refused():
     known, table = learned(study.runs(n=3))
     with pytest.raises(ValueError, match="at least 4 recipes, not 3"):
         forecast.learn(known, table)
+    with pytest.raises(ValueError, match="at least 3 recipes, not 2"):
+        forecast.learn({r: known[r] for r in (0, 1)}, table, stretch=False)
+
+
+def test_far_from_the_bank_there_is_a_reason_and_no_number(told):
+    known, table = told
+    forecaster = forecast.learn({r: k for r, k in known.items() if r != 4}, table)
+    near = known[4]
+    assert forecaster.predict(near, (0, 1)) == forecaster.interval(near, (0, 1))
+    far = near.specialists.copy()
+    far[1, 2] += 10  # passes over the text
+    far = replace(near, specialists=far)
+    refusal = forecaster.predict(far, (0, 1))
+    assert isinstance(refusal, forecast.Refusal)
+    assert "too far from the bank" in refusal.reason
+    assert "passes over the text" in refusal.reason
+    assert not isinstance(forecaster.predict(far, (0, 2)), forecast.Refusal), "not of the two"
+    wide = near.specialists + np.eye(len(forecast.QUANTITIES))[-1]
+    refusal = forecaster.predict(replace(near, specialists=wide), (0, 1))
+    assert refusal.reason == "the bank has never varied width"
+
+
+def test_a_forecast_that_would_be_refused_is_judged_and_marked(told):
+    known, table = told
+    far = dict(known)
+    far[4] = replace(known[4], specialists=known[4].specialists + 10)
+    judged = forecast.leave_one_out(far, table)
+    mine = judged["recipe"] == 4
+    assert judged.loc[mine, "refused"].all()
+    assert np.array_equal(judged.loc[mine, "forecast"], table.loc[mine, "forecast"])
+    assert not table["refused"].all()
+
+
+def test_a_family_that_is_left_out_teaches_nothing_of_itself(told):
+    known, table = told
+    families = {"few": [0, 1, 2], "odd": [1, 3, 5]}
+    first = forecast.leave_out_families(known, table, families)
+    assert first.groupby("family")["recipe"].unique().map(list).to_dict() == families
+    other = {r: replace(k, changes=k.changes + (r in families["few"])) for r, k in known.items()}
+    again = forecast.leave_out_families(other, table, families)
+    same = (again["forecast"] == first["forecast"]).groupby(first["family"]).all()
+    assert same.to_dict() == {"few": True, "odd": False}
+
+
+def test_families_are_summed_up_beside_the_line_through_the_recipes_outside(told):
+    known, table = told
+    families = {"few": [0, 1, 2], "odd": [1, 3, 5]}
+    rows = forecast.leave_out_families(known, table, families)
+    rows["refused"] = rows["recipe"] == 1
+    found = predictors.by_family(rows, table)
+    few = rows[rows["family"] == "few"]
+    assert found.loc["few", "coverage"] == 100 * few["inside"].mean()
+    assert found.loc["few", "refused"] == pytest.approx(100 / 3)
+    assert found.loc["few", "accepted"] == (few["recipe"] != 1).sum()
+    law = prediction.fit(table[~table["recipe"].isin(families["few"])][["divergence", "gain"]])
+    expected = (law.slope * few["divergence"] + law.intercept - few["gain"]).abs().median()
+    assert found.loc["few", "line error"] == pytest.approx(expected)
+
+
+def test_a_smaller_bank_has_its_own_forecasts(told):
+    known, table = told
+    small = forecast.leave_one_out(known, table, size=4)
+    assert small["recipe"].equals(table["recipe"])
+    assert not np.array_equal(small["forecast"], table["forecast"])
+    assert small.equals(forecast.leave_one_out(known, table, size=4))
+
+
+def test_the_refitted_line_sees_the_other_recipes_and_no_gain_of_its_own(told):
+    _, table = told
+    line = predictors.refitted_line(table)
+    mine = table["recipe"] == 3
+    law = prediction.fit(table.loc[~mine, ["divergence", "gain"]])
+    assert line.loc[mine, "value"].tolist() == pytest.approx(
+        [law.predict(x) for x in table.loc[mine, "divergence"]]
+    )
+    again = predictors.refitted_line(table.assign(gain=table["gain"].where(~mine, 99.0)))
+    assert again[mine].equals(line[mine])
+    assert not again[~mine].equals(line[~mine])
+    assert (line["low"] < line["value"]).all()
+    assert (line["value"] < line["high"]).all()
+
+
+def test_a_ratio_of_errors_compares_two_ways_over_recipes(told):
+    _, table = told
+    perfect = table.assign(forecast=table["gain"] + 0.01)
+    ratio = predictors.error_ratio(perfect, "probe forecast", "refitted line")
+    line = (predictors.refitted_line(table)["value"] - table["gain"]).abs().median()
+    assert ratio.value == pytest.approx(0.01 / line)
+    assert predictors.standing(ratio) == "smaller"
+    inverse = predictors.error_ratio(perfect, "refitted line", "probe forecast")
+    assert inverse.value == pytest.approx(1 / ratio.value)
+    assert predictors.standing(inverse) == "larger"
+    assert predictors.standing(losses.Estimate(0.7, 0.5, 1.2)) == "no different"
 
 
 def test_errors_are_split_into_what_a_recipe_a_specialist_and_a_loss_share():

@@ -41,3 +41,11 @@ def test_a_gain_from_losses_is_the_one_its_matrix_gives(unused):
     row = unused[unused.family == "6.9B maturity"].iloc[0]
     assert 4 < row.gain < 7
     assert row.divergence == pytest.approx(7.5, abs=0.1)
+
+
+def test_conditions_that_share_specialists_are_resampled_together(unused):
+    trained = unused.groupby("name")["trained"].first()
+    assert trained["18 contributors, seed 42"] == trained["20 contributors, seed 137"]
+    assert trained["five domains, seed 42"] == trained["2-domain subset, mean of seeds"]
+    assert trained["410M, 2 frozen, seed 42"] != trained["410M, 6 frozen, seed 42"]
+    assert trained["410M, 0 frozen, seed 42"] == trained["410M, 0 frozen, seed 137"]
