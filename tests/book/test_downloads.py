@@ -19,7 +19,9 @@ from kalavai_helpers import figures, kernel
 
 CHAPTERS = [Path(page).name for page in PAGES if page.startswith("notebooks/")]
 # Sphinx's roles, and the places for numbers in what `prose.say` is given.
-UNREAD = X
+UNREAD = re.compile(
+    r"""\{[a-z]+\}`|\{(?:pub|recorded):|\|\+?\.\d[a-z](?:\|ci)?\}|prose\.say\("+[\w{*-]"""
+)
 
 BY_HAND = [
     "# A chapter run by hand",
