@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import site
 import sys
 import tempfile
 import warnings
@@ -36,9 +37,16 @@ def project_root() -> Path:
 
 
 def data() -> Path:
-    """Folder of the data that ships with the book: ``data/`` of the checkout, or installed."""
-    checkout = project_root() / "data"
-    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "kalavai"
+    """Folder of the data that ships with the book: ``data/`` of the checkout, or installed.
+
+    The working folder plays no part: many have a ``data/`` of their own.
+    """
+    if (PACKAGE.parent / "pyproject.toml").exists():
+        return PACKAGE.parent / "data"
+    # An environment's folder, the one of ``pip install --user``, and that of ``--target``.
+    homes = (sys.prefix, site.getuserbase(), PACKAGE.parent)
+    places = [Path(home) / "share" / "kalavai" for home in homes]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def store() -> Path:

@@ -50,12 +50,12 @@ def box(found: Finding) -> str:
     text = (
         f'<div class="kv-verdict kv-{tone}" data-claim="{claim.id}"><p><strong>'
         f"{head[0].upper()}{head[1:]}.</strong></p><p><em>Statement:</em> "
-        f"{html.escape(claim.statement)} ({html.escape(claim.where)}; a {found.kind.value})."
+        f"{html.escape(claim.statement)} ({html.escape(claim.where)}; kind: {found.kind.value})."
     )
     if claim.where != OWN:
         text += f" Stated: {html.escape(wording.stated(claim))}."
     if found.released is not None and found.recomputed:
-        text += f" Released values give {html.escape(' · '.join(found.recomputed))}."
+        text += f" From the released values: {html.escape(' · '.join(found.recomputed))}."
     text += "</p>"
     if found.evidence:
         where = f"true if {found.test}" if found.test else ""

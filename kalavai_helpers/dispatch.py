@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import corpora, evaluation, routing, training
+from . import corpora, evaluation, protocols, routing
 from . import ledger as ledgers
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate, Losses
-from .packing import Windows
-from .specialists import BASE, PROBE_WINDOWS, Cooperative
+from .protocols import Protocol
+from .specialists import BASE, Cooperative
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 OPENINGS = (16, 32, 64)
 """Tokens of a chunk after which a decision is asked for."""
+
+SAME_TEXT, PUBLISHED_CHOICE = "same text", "published choice"
+"""Two of the texts that a base may be measured on (see :func:`references`)."""
 
 
 def pooled(
@@ -270,21 +273,54 @@ def accounting_residual(ledger: Ledger, fused: dict[str, Fused]) -> float:
     )
 
 
-def easiest_text(cooperative: Cooperative) -> str:
-    """The domain of the text source that the base finds easiest, in nats/token.
+def references(
+    ledger: Ledger, dispatched: torch.Tensor, fused: torch.Tensor, domains: tuple[str, ...]
+) -> pd.DataFrame:
+    """Improvement over the base of the same models, by the text that the base is measured on.
 
-    Domains outside the cooperative count: nobody is obliged to measure a base on the text that
-    the specialists are measured on. Judged on the first windows of each domain.
+    The published choice: the base reads the head of the first domain (there 200 of its 316
+    chunks), the fused model half of that head, dispatch every domain (there 16 chunks of each, in
+    which an interval over documents would have two or three). In all other rows dispatch and
+    fused model read all text of ``domains``.
+
+    Parameters
+    ----------
+    ledger
+        Its groups are the texts that the base may be measured on, ``domains`` among them.
+    dispatched, fused
+        (n,) log-probabilities on the ledger's tokens.
+    domains
+        The contributors, the first first.
+
+    Returns
+    -------
+    Rows ``same text``, ``published choice`` and each group alone; columns base_loss
+    (nats/token), dispatch and fused (%), both with ``_low`` and ``_high``.
     """
-    base = cooperative.model(BASE)
+    import pandas as pd
 
-    def difficulty(domain: str) -> float:
-        found = cooperative.windows("heldout", domain)
-        corpora.require_role(found.role, "heldout", "The difficulty of a text")
-        rows = slice(0, PROBE_WINDOWS)
-        few = Windows(
-            found.input_ids[rows], found.targets[rows], found.document[rows], found.documents
-        )
-        return training.mean_loss(base, few)
-
-    return min(corpora.domains(cooperative.corpora), key=difficulty)
+    same, first = Protocol(domains=domains), domains[:1]
+    (chunks,) = Protocol(single_batch=1, domains=first).batches(ledger)
+    n_head = max(1, round(200 / 316 * len(chunks) / 4))
+    published = (
+        Protocol(n_batches=n_head, domains=first),
+        same,
+        Protocol(fused_batch=2, n_batches=n_head, domains=first),
+    )
+    choices = {SAME_TEXT: (same, same, same), PUBLISHED_CHOICE: published}
+    choices |= {
+        f"{group} only": (Protocol(domains=(group,)), same, same) for group in ledger.groups
+    }
+    rows = {}
+    for name, (of_base, of_dispatch, of_fused) in choices.items():
+        base = protocols.loss(ledger, ledger.column(BASE), of_base)
+        row = {"base_loss": float(base(None))}
+        for model, log_probs, how in (
+            ("dispatch", dispatched, of_dispatch),
+            ("fused", fused, of_fused),
+        ):
+            read = protocols.loss(ledger, log_probs, how, fused=model == "fused")
+            found = protocols.improvement_pct(ledger, base, read)
+            row |= {model: found.value, f"{model}_low": found.low, f"{model}_high": found.high}
+        rows[name] = row
+    return pd.DataFrame(rows).T.rename_axis("the base is measured on")

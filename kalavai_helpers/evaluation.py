@@ -15,7 +15,7 @@ import torch
 
 from . import corpora
 from .ledger import WEIGHT_AVERAGE, Ledger
-from .losses import Estimate, Losses
+from .losses import Estimate, Losses, over_runs
 from .protocols import Protocol as Protocol  # the published protocols, as options
 from .protocols import improvements as improvements
 from .routing import Router, fuse_log_probs, ledger_gates
@@ -196,13 +196,13 @@ def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        One (ledger, fused) a seed, all on the same tokens.
+        One (ledger, fused) a seed or base, all on the same tokens.
 
     Returns
     -------
     Columns: kind; loss, loss_low, loss_high (nats/token); gain, gain_low, gain_high (over the best
     specialist, %) and gain_over_base, gain_over_base_low, gain_over_base_high (%), with intervals
-    over documents; gain_sd (sample standard deviation of gain over seeds, 0 for one seed); one loss
+    over runs and documents (see :func:`losses.over_runs`); gain_sd (sample standard deviation of gain over seeds, 0 for one seed); one loss
     column a group.
     """
     tables = [
@@ -214,9 +214,7 @@ def summary(runs: list[tuple[Ledger, dict[str, Fused]]]) -> pd.DataFrame:
     kinds |= dict.fromkeys(ledger.experts, "specialist") | dict.fromkeys(fused, "fused")
 
     def mean(statistic: Callable[..., np.ndarray], *args: object) -> Estimate:
-        return tables[0].interval(
-            lambda w: np.mean([statistic(t, *args, w) for t in tables], axis=0)
-        )
+        return over_runs(tables, lambda run, w: statistic(tables[run], *args, w))
 
     rows = []
     for method in tables[0].sums:

@@ -19,9 +19,8 @@ def choices(
     *,
     marks: Mapping[str, float] | None = None,
     number_format: str = "+.1f",
-    slider: str = "",
 ) -> go.Figure:
-    """Draw one value per label with its interval; a menu or slider chooses how it was measured.
+    """Draw one value per label with its interval; a menu chooses how it was measured.
 
     The axis is the same for all choices, so that a value is seen to move.
 
@@ -38,8 +37,6 @@ def choices(
         Vertical lines by label, e.g. a published value.
     number_format
         Format of the printed values.
-    slider
-        What the options are steps of, e.g. ``share``; empty for a menu.
 
     Raises
     ------
@@ -83,7 +80,7 @@ def choices(
         )
     titles = [f"{x_title}<br>{o['note']}" if o.get("note") else x_title for o in options]
     entries = _menu([o["name"] for o in options], len(options), titles)
-    styled(fig, "", **(_slider(entries, slider) if slider else {"updatemenus": [entries]}))
+    styled(fig, "", updatemenus=[entries])
     for label, value in (marks or {}).items():
         fig.add_vline(
             x=value,
@@ -102,7 +99,7 @@ def choices(
         categoryorder="array",
         categoryarray=list(labels),
     )
-    return fig.update_layout(margin_t=50 if slider else 100)
+    return fig.update_layout(margin_t=100)
 
 
 def switch_curves(
@@ -147,15 +144,3 @@ def _menu(
             layout["yaxis.autorange"] = True
         buttons.append({"label": name, "method": "update", "args": [{"visible": visible}, layout]})
     return menu(buttons)
-
-
-def _slider(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries of a menu as the steps of a slider under the figure."""
-    slider = {
-        "steps": entries["buttons"],
-        "currentvalue": {"prefix": f"{prefix}: "},
-        "pad": {"t": 60},
-        "ticklen": 0,
-        "font": {"size": 11},
-    }
-    return {"sliders": [slider]}

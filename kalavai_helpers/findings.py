@@ -103,7 +103,7 @@ class Finding:
         """
         if self.kind is Kind.EVERY:
             for one in self.evidence:
-                if one.word is Word.CONTRADICTED:
+                if one.word in (Word.CONTRADICTED, Word.NOT_SEEN):
                     return one
         return next((one for one in self.evidence if one.word is not None), None)
 
@@ -119,7 +119,8 @@ class Finding:
             return "no finding: it follows from a definition"
         if self.deciding is not None:
             how = f"{self.run.value} ({self.deciding.level.title})"
-            shown = self.run is Word.CONTRADICTED and self.kind is Kind.EVERY
+            against = self.run in (Word.CONTRADICTED, Word.NOT_SEEN)
+            shown = against and self.kind is Kind.EVERY
             return f"{how}, by a counterexample" if shown else how
         if not self.evidence:
             return "not run"

@@ -43,6 +43,10 @@ class Estimate:
         """What the interval is, for captions: ``95 % interval over 14 sources``."""
         return f"95 % interval over {self.units} {self.over}" if self.over else "95 % interval"
 
+    def __format__(self, spec: str) -> str:
+        """Return the value with its interval, all three by one format: ``+7.70 [+7.10, +8.20]``."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
 
 @dataclass(frozen=True)
 class Losses:

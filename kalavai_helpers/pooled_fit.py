@@ -221,7 +221,8 @@ def build(
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
         documents = cooperative.documents(name, role)
-        corpora.require_role(corpora.role_of(documents), role, "The published router")
+        found = corpora.role_of(documents)
+        corpora.require_role(found, ("train", "router"), "The published router")
         chunks = packing.pack(documents, cooperative.tokenizer, cooperative.tier.seq_len).input_ids
         rows = np.random.default_rng(0).permutation(len(chunks))[:most]
         chosen.append(chunks[rows])

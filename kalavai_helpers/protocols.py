@@ -114,11 +114,6 @@ def loss(
     return statistic
 
 
-def blend(one: Statistic, other: Statistic, share: float, weights: np.ndarray | None) -> np.ndarray:
-    """Loss on text of which ``share`` in [0, 1] is what ``other`` reads, the rest ``one``'s."""
-    return (1 - share) * one(weights) + share * other(weights)
-
-
 def _mean_of_batches(
     weights: np.ndarray, sums: np.ndarray, tokens: np.ndarray, batches: list[np.ndarray]
 ) -> np.ndarray:
@@ -126,19 +121,25 @@ def _mean_of_batches(
     starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])])
     count = np.add.reduceat(weights[..., read] * tokens[read], starts, axis=-1)
     total = np.add.reduceat(weights[..., read] * sums[read], starts, axis=-1)
-    # A resample may leave a batch without documents: it then has no mean to average.
+    # A resample may leave a batch without documents: it then has no mean to average. Where it
+    # leaves nothing at all to read there is no loss, and a 0 would pass for a perfect model.
     means = np.where(count > 0, total / np.where(count > 0, count, 1), 0.0)
-    return means.sum(-1) / np.maximum((count > 0).sum(-1), 1)
+    n_read = (count > 0).sum(-1)
+    return np.where(n_read > 0, means.sum(-1) / np.maximum(n_read, 1), np.nan)
 
 
 def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> Estimate:
     """100 · (L(reference) − L(model)) / L(reference), %, with an interval over documents.
 
     The two may have been read by different protocols: then the number compares different text.
+    Resamples that leave one of them nothing to read are left out.
     """
-    return _documents(ledger).interval(
-        lambda weights: 100 * (reference(weights) - model(weights)) / reference(weights)
-    )
+
+    def statistic(weights: np.ndarray | None) -> np.ndarray:
+        found = 100 * (1 - model(weights) / reference(weights))
+        return found if weights is None else found[np.isfinite(found)]
+
+    return _documents(ledger).interval(statistic)
 
 
 def _documents(ledger: Ledger) -> Losses:

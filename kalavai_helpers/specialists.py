@@ -27,7 +27,7 @@ BASE_SEED = 42
 # fmt: off
 BASE_FIELDS = (
     "hub_id", "revision", "vocab_size", "hidden_size", "n_layers", "n_heads", "seq_len",
-    "batch_size", "base_steps", "base_lr", "base_bytes",
+    "batch_size", "base_steps", "base_lr", "base_schedule", "base_bytes",
 )
 SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers")
 # fmt: on
@@ -144,30 +144,41 @@ class Cooperative:
         model.load_state_dict(self._saved(BASE)[0])
         return model
 
+    def recipe(self, name: str) -> training.Recipe:
+        """How the base or a specialist is trained."""
+        tier = self.tier
+        if name == BASE:
+            return training.Recipe(
+                tier.base_steps,
+                tier.batch_size,
+                tier.base_lr,
+                self.base_seed,
+                schedule=tier.base_schedule,
+            )
+        return training.Recipe(
+            tier.specialist_steps,
+            tier.batch_size,
+            tier.specialist_lr,
+            self.seed,
+            tier.frozen_layers,
+        )
+
     def train(self, name: str) -> None:
         """Train the base or one specialist, or do nothing where the store has it."""
         if self.path(name).exists():
             return
-        tier = self.tier
-        device, dtype, _ = tier.device()
+        device, dtype, _ = self.tier.device()
         if name == BASE:
-            model = models.new_base(tier, self.tokenizer.get_vocab_size(), self.base_seed)
+            size = self.tokenizer.get_vocab_size()
+            model = models.new_base(self.tier, size, self.base_seed)
             documents, task = self.base_documents, f"base (seed {self.base_seed})"
-            recipe = training.Recipe(tier.base_steps, tier.batch_size, tier.base_lr, self.base_seed)
         else:
             model = self.model(BASE)
             documents, task = self.documents(name, "train"), f"specialist {name} (seed {self.seed})"
-            recipe = training.Recipe(
-                tier.specialist_steps,
-                tier.batch_size,
-                tier.specialist_lr,
-                self.seed,
-                tier.frozen_layers,
-            )
         training.train(
             model,
-            packing.pack(documents, self.tokenizer, tier.seq_len),
-            recipe,
+            packing.pack(documents, self.tokenizer, self.tier.seq_len),
+            self.recipe(name),
             self.path(name),
             task,
             device=device,
@@ -189,13 +200,18 @@ class Cooperative:
         )
 
 
+def train_bases(cooperatives: list[Cooperative]) -> None:
+    """Train the bases of cooperatives side by side; one that is alone uses all threads."""
+    ours = {c.path(BASE): c for c in cooperatives if c.tier.hub_id is None}
+    parallel.side_by_side([partial(c.train, BASE) for p, c in ours.items() if not p.exists()])
+
+
 def train_all(cooperatives: list[Cooperative]) -> None:
     """Train every specialist of the cooperatives, side by side, one thread each.
 
-    Bases come first; a base that is alone uses all threads. On a GPU they go one after another.
+    Their bases come first. On a GPU models go one after another.
     """
-    ours = {c.path(BASE): c for c in cooperatives if c.tier.hub_id is None}
-    parallel.side_by_side([partial(c.train, BASE) for p, c in ours.items() if not p.exists()])
+    train_bases(cooperatives)
     jobs = [
         partial(cooperative.train, domain)
         for cooperative in cooperatives

@@ -1,6 +1,6 @@
 """Training: one loop for the base and for every specialist, resumable to the bit.
 
-Linear warm-up over the first tenth, cosine to zero, gradient clip 1.0, AdamW, float32 master
+Linear warm-up over the first tenth, cosine to zero (a base may stop on its way down), gradient clip 1.0, AdamW, float32 master
 weights. The state after any checkpoint determines all that follows:
 batches come from (seed, epoch) alone, so a killed run continues as if nothing had happened.
 """
@@ -39,7 +39,14 @@ class TrainingDivergedError(FloatingPointError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained; every field changes the result."""
+    """How a model is trained; every field changes the result.
+
+    Parameters
+    ----------
+    schedule
+        Length of the cosine in multiples of ``steps``; with more than 1 training stops before
+        the rate is down.
+    """
 
     steps: int
     batch_size: int
@@ -49,13 +56,15 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
+    schedule: float = 1.0
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine to zero."""
+        """Learning rate of a step: linear warm-up, then cosine to zero at the schedule's end."""
         warm = max(1, round(self.warmup * self.steps))
         if step < warm:
             return self.lr * (step + 1) / warm
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        share = (step - warm) / max(1, self.schedule * self.steps - warm)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * share))
 
     def rows(self, n_chunks: int, step: int) -> np.ndarray:
         """Indices of the chunks of a step, (batch_size,); each epoch is a fresh permutation.

@@ -119,7 +119,8 @@ _WORDS = {
     Word.SEEN: ("good", "the whole interval lies where the statement is true"),
     Word.NOT_SEEN: (
         "bad",
-        "the whole interval lies elsewhere; said of small and pretrained models, and only of them",
+        "the whole interval lies elsewhere; said of toy models only where they show a "
+        "counterexample",
     ),
     Word.UNCLEAR: ("open", "the interval allows both"),
     Word.NOT_AT_THIS_SIZE: (
@@ -222,9 +223,12 @@ def word(kind: Kind, level: Level, relation: Relation) -> Word | None:
     mechanism, inside     seen        seen         seen              seen
     mechanism, across     unclear     unclear      unclear           unclear
     mechanism, outside    contradicted not seen    not seen          not at this size
-    every                 outside is a counterexample: contradicted at any level
+    every, outside        contradicted contradicted contradicted    not seen
     identity              none        none         none              none
     ====================  ==========  ===========  ================  ================
+
+    What lies outside of a statement about every case is a counterexample, whatever the level. A
+    toy model shows one too, but no page says *contradicted* on the word of a toy.
     """
     if kind is Kind.IDENTITY or (kind is Kind.NUMBER and level < Level.REPLICATED):
         return None
@@ -232,7 +236,9 @@ def word(kind: Kind, level: Level, relation: Relation) -> Word | None:
         return Word.SEEN
     if relation is Relation.ACROSS:
         return Word.UNCLEAR
-    if kind is Kind.EVERY or level is Level.REPLICATED:
+    if kind is Kind.EVERY:
+        return Word.NOT_SEEN if level is Level.TOY else Word.CONTRADICTED
+    if level is Level.REPLICATED:
         return Word.CONTRADICTED
     return Word.NOT_AT_THIS_SIZE if level is Level.TOY else Word.NOT_SEEN
 

@@ -101,13 +101,26 @@ def test_first_code_cell_installs_only_what_is_missing_and_is_hidden(chapter, mi
     assert "remove-cell" in first.metadata["tags"]
     # Run the cell as a kernel would, with the installation replaced by a note of what it asks for.
     installed: list[str] = []
-    source = re.sub(r"%pip install -q (\".*\")", r"installed.append(\1)", first.source)
+    source = re.sub(r"%pip install -q (\".*\")", r"install(\1)", first.source)
     module = ModuleType("kalavai_helpers")
+
+    def install(what: str) -> None:
+        installed.append(what)
+        sys.modules["kalavai_helpers"] = module
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "kalavai_helpers", None if missing else module)
-        exec(source, {"installed": installed})
+        exec(source, {"install": install})
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"][
         "Repository"
     ]
     assert installed == ([f"kalavai-helpers @ git+{repository}"] if missing else [])
-    assert f"url: {repository}\n" in (ROOT / "_config.yml").read_text()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_first_code_cell_says_what_to_do_where_the_installation_fails(chapter):
+    first = chapters.code_cells(chapters.read(ROOT, chapter))[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "kalavai_helpers", None)
+        with pytest.raises(ModuleNotFoundError, match="run %pip install PATH"):
+            exec(re.sub(r"^ *%pip .*", "    pass", first.source, flags=re.MULTILINE), {})

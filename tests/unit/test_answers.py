@@ -70,7 +70,7 @@ def test_a_counterexample_decides_below_a_higher_level_that_found_none(world):
     assert found.answer == "unclear (small models)"
     world("ci", name, {record: entry(40, 12, 74, share, 10)}, "builtin", built=True)
     found = findings.of("abs-any-router", "ci", world.root)
-    assert found.answer == "contradicted (toy models), by a counterexample"
+    assert found.answer == "not seen (toy models), by a counterexample"
     assert found.deciding.behind == "10 seeds, tier ci, builtin text"
 
 

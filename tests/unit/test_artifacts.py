@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tomllib
 
 import pytest
 import torch
@@ -96,3 +97,30 @@ def test_files_are_moved_with_the_last_one_last_and_stale_ones_go(tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["config", "notes", "w-1", "w-2"]
     assert (target / "config").read_text() == "made"
     assert (target / "notes").read_text() == "target"
+
+
+@pytest.mark.parametrize("home", ["prefix", "user", "lib"])
+def test_an_installed_package_finds_its_data_whatever_the_working_folder_holds(
+    tmp_path, monkeypatch, home
+):
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    (tmp_path / home / "share" / "kalavai").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(artifacts, "PACKAGE", tmp_path / "lib" / "kalavai_helpers")
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "prefix"))
+    monkeypatch.setattr("site.getuserbase", lambda: str(tmp_path / "user"))
+    assert artifacts.data() == tmp_path / home / "share" / "kalavai"
+
+
+def test_every_file_of_the_data_is_installed_but_what_ci_expects():
+    root = artifacts.PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    installed = {
+        path
+        for place, patterns in project["tool"]["setuptools"]["data-files"].items()
+        for pattern in patterns
+        for path in root.glob(pattern)
+        if place == f"share/kalavai{str(path.parent.relative_to(root)).removeprefix('data')}"
+    }
+    files = {path for path in (root / "data").rglob("*") if path.is_file()}
+    assert files - installed == set((root / "data" / "expected").glob("*"))

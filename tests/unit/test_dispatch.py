@@ -105,11 +105,44 @@ def test_a_difference_is_of_the_same_documents():
     assert dispatch.difference(twice, "a", "b", "y").value == pytest.approx(0.0)
 
 
-def test_the_easiest_text_may_be_outside_the_cooperative(tiny):
-    pair = replace(tiny, domains=("green", "red"))
-    easiest = dispatch.easiest_text(tiny)
-    assert easiest in tiny.domains
-    assert dispatch.easiest_text(pair) == easiest
+def test_the_text_of_the_base_alone_decides_whether_dispatch_seems_to_lose(tiny, found, dispatcher):
+    """Same models, same text: only what the base is measured on differs from row to row."""
+    fused = dispatcher.fuse(found)
+    models = fused["classifier"].log_probs, fused["evidence"].log_probs
+    table = dispatch.references(found, *models, tiny.domains)
+    assert list(table.index[:2]) == ["same text", "published choice"]
+    assert len(table) == 2 + len(found.groups)
+    spoken = table.base_loss * (1 - table.dispatch / 100)  # loss of dispatch
+    whole = spoken.drop("published choice")
+    assert whole.to_numpy() == pytest.approx(whole["same text"])
+    lost = table.base_loss < spoken
+    assert ((table.dispatch < 0) == lost).all()
+
+
+def test_the_same_text_and_the_same_model_improve_on_nothing(tiny, found):
+    base = found.column("base")
+    table = dispatch.references(found, base, base, tiny.domains)
+    assert table.loc["same text", ["dispatch", "fused", "dispatch_low", "fused_high"]].tolist() == (
+        [0.0] * 4
+    )
+    assert table.loc["published choice", "dispatch"] != 0.0
+
+
+def test_the_published_choice_reads_the_head_of_the_first_domain_for_the_base(tiny, found):
+    first = found.token_group == 0
+    _, order = found.window[first].unique(return_inverse=True)
+    head = round(200 / 316 * (int(order.max()) + 1) / 4) * 4
+    behind = torch.zeros(len(found), dtype=torch.bool)
+    behind[first.nonzero().flatten()[order >= head]] = True
+    spoiled = torch.where(behind | ~first, torch.tensor(-99.0), found.column("base"))
+    other = replace(found, log_probs=torch.cat([spoiled[:, None], found.log_probs[:, 1:]], 1))
+    tables = [
+        dispatch.references(f, found.column("red"), found.column("red"), tiny.domains)
+        for f in (found, other)
+    ]
+    losses = [table.base_loss["published choice"] for table in tables]
+    assert behind.any()
+    assert losses[0] == losses[1]
 
 
 @given(st.integers(1, 6), st.integers(1, 40))
@@ -215,8 +248,6 @@ def test_a_menu_shows_one_way_of_measuring_at_a_time():
     low, high = fig.layout.xaxis.range
     assert low < -20
     assert high > 3
-    slid = figure_dispatch.choices(["x", "y"], options, "gain, %", slider="share")
-    assert [step.label for step in slid.layout.sliders[0].steps] == ["fair", "unfair"]
     with pytest.raises(ValueError, match="2 finite values"):
         figure_dispatch.choices(["x", "y"], [{"name": "bad", "values": [1]}], "gain")
 

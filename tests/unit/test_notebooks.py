@@ -1,6 +1,7 @@
 """Every chapter has a cleared `.ipynb` beside it that says the same."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,23 @@ def test_drift_sees_edits_and_orphans(project):
     assert orphan in notebooks.drift(project)
     notebooks.pair(project)
     assert not orphan.exists()
+    assert notebooks.drift(project) == []
+
+
+def test_the_address_of_the_repository_has_one_setting(project):
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    named = [ROOT / "_config.yml", ROOT / "CITATION.cff", *ROOT.glob("notebooks/*.md")]
+    for path in named:
+        assert ours["project"]["urls"]["Repository"] in path.read_text("utf-8"), path.name
+
+    elsewhere = "https://example.org/a/book"
+    (project / "pyproject.toml").write_text(f'[project.urls]\nRepository = "{elsewhere}"\n')
+    for path in named[:3]:
+        (project / path.relative_to(ROOT)).write_text(path.read_text("utf-8"), "utf-8")
+    assert len(notebooks.drift(project)) >= 3
+    notebooks.pair(project)
+    for path in named[:3]:
+        assert elsewhere in (project / path.relative_to(ROOT)).read_text("utf-8"), path.name
     assert notebooks.drift(project) == []
 
 

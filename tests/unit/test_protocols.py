@@ -140,8 +140,14 @@ def test_resampling_documents_keeps_a_loss_within_what_was_read(weights):
     assert 1 - 1e-6 <= found <= 3 + 1e-6
 
 
-def test_a_blend_lies_between_its_parts():
-    hard, easy = (
-        protocols.loss(FLAT, FLAT.column("base"), Protocol(domains=d)) for d in (("c",), ("a",))
+def test_a_resample_that_leaves_nothing_to_read_is_not_a_perfect_model():
+    """One window of one document is the whole stream: a third of all resamples miss it."""
+    head = Protocol(single_batch=1, n_batches=1, domains=("a",))
+    found = protocols.improvement_pct(
+        FALLING,
+        protocols.loss(FALLING, FALLING.column("base"), head),
+        protocols.loss(FALLING, FALLING.column("base"), head),
     )
-    assert float(protocols.blend(hard, easy, 0.25, None)) == pytest.approx(0.75 * 4 + 0.25 * 1)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    nobody = protocols.loss(FALLING, FALLING.column("base"), head)(np.zeros(FALLING.n_documents))
+    assert np.isnan(nobody)

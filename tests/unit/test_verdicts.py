@@ -22,7 +22,7 @@ RULE = {
     (NUMBER, SMALL): (None, None, None),
     (NUMBER, PRETRAINED): (None, None, None),
     (NUMBER, REPLICATED): (Word.SEEN, Word.UNCLEAR, Word.CONTRADICTED),
-    (EVERY, TOY): (Word.SEEN, Word.UNCLEAR, Word.CONTRADICTED),
+    (EVERY, TOY): (Word.SEEN, Word.UNCLEAR, Word.NOT_SEEN),
     (EVERY, SMALL): (Word.SEEN, Word.UNCLEAR, Word.CONTRADICTED),
     (EVERY, PRETRAINED): (Word.SEEN, Word.UNCLEAR, Word.CONTRADICTED),
     (EVERY, REPLICATED): (Word.SEEN, Word.UNCLEAR, Word.CONTRADICTED),
@@ -48,9 +48,9 @@ def test_strong_words_need_strong_ground():
     }
     for (kind, level), words in said.items():
         if Word.CONTRADICTED in words:
-            assert level is REPLICATED or kind is EVERY
+            assert level is REPLICATED or (kind is EVERY and level is not TOY)
         if level is TOY:
-            assert Word.NOT_SEEN not in words
+            assert (Word.NOT_SEEN in words) == (kind is EVERY)
         assert not words & set(verdicts.RELEASED)
 
 
