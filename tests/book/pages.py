@@ -30,13 +30,6 @@ class Page(HTMLParser):
         lines = html.unescape(re.sub(r"<[^>]+>", "\n", text)).splitlines()
         return "\n".join(filter(None, map(str.strip, lines)))
 
-    def words(self) -> str:
-        """Return the text that a reader sees, one line a piece; source code is left out."""
-        text = re.sub(r"(?s)<(script|style|pre|head)\b.*?</\1>", "", self.text)
-        text = re.sub(r"</?(?:a|abbr|b|code|em|i|small|span|strong)\b[^>]*>", "", text)
-        lines = html.unescape(re.sub(r"<[^>]+>", "\n", text)).splitlines()
-        return "\n".join(filter(None, map(str.strip, lines)))
-
     def all(self, tag: str, **attributes: str) -> list[dict[str, str]]:
         """Return the attributes of every such tag; ``class_`` matches one of its classes."""
         wanted = attributes.pop("class_", None)

@@ -139,35 +139,3 @@ def test_text_of_a_page_was_read_by_somebody(page, kind):
 )
 def test_what_nobody_read_is_found(kind, text):
     assert re.search(UNREAD[kind], text)
-
-
-# Signs of a sentence or a table that nobody read: kind → pattern in the text of a page.
-UNREAD = {
-    "role": r"\{[a-z]+\}`[^`]*`|\{(?:pub|recorded):",
-    "tuple of one": r"\(\d+,\)",
-    "one of many": r"(?<![\d.,−–-])1[ \u202f](?:seeds|specialists|documents|steps|tokens|runs|fits|"
-    r"cooperatives|switches|domains|windows)\b",
-    "plural in brackets": r"[a-z]\(s\)",
-    "truncated table": r"\d+ rows × \d+ columns|(?m:^\.\.\.$)",
-    "doubled unit": r"(%|nats/token|nats|pp|steps|seeds)[ \u202f]+\1(?![\w/])",
-}
-
-
-@pytest.mark.parametrize("kind", UNREAD)
-def test_text_of_a_page_was_read_by_somebody(page, kind):
-    assert re.findall(UNREAD[kind], page.words()) == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        ("role", "held for {rec}`06/coverage|.0f` of"),
-        ("tuple of one", "seeds (42,)"),
-        ("one of many", "mean of 1 seeds"),
-        ("plural in brackets", "3 seed(s)"),
-        ("truncated table", "a\n...\nb"),
-        ("doubled unit", "41 steps steps"),
-    ],
-)
-def test_what_nobody_read_is_found(kind, text):
-    assert re.search(UNREAD[kind], text)
