@@ -230,3 +230,14 @@ def test_every_resample_chooses_its_own_best_specialist():
     found = evaluation.gain_pct(table, "fused", ("a", "b"))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.high <= 0  # the better of the two is never worse than their mean
+
+
+def test_document_regret_is_against_each_documents_own_best_expert():
+    found = random_ledger(9)
+    log_probs = found.column("b").double()
+    expected = []
+    for document in range(found.n_documents):
+        rows = found.document == document
+        best = found.expert_log_probs[rows].sum(0).max()
+        expected.append(float(best - log_probs[rows].sum()))
+    assert evaluation.document_regret(found, log_probs) == pytest.approx(expected, abs=1e-6)

@@ -268,3 +268,16 @@ def test_divergence_in_nats_is_of_the_model_from_the_base_and_not_the_other_way(
     found = forecast_runs.kl_from_base(model, base, windows)
     assert found == pytest.approx(forward, rel=1e-3)
     assert abs(forward - backward) > 0.01 * forward
+
+
+def test_errors_are_those_of_recipes_that_were_left_out():
+    runs = study.runs(noise=0.05)
+    known, table = dict(enumerate(map(forecast.Known.of, runs))), predictors.cooperatives(runs)
+    errors = []
+    for recipe, left in known.items():
+        others = forecast._planes([k for r, k in known.items() if r != recipe])
+        errors.append(left.changes - forecast._carry(others, left))
+    found, expected = forecast.learn(known, table, stretch=False).spread, forecast.Spread.of(errors)
+    assert found.cell == pytest.approx(expected.cell)
+    assert np.allclose(found.recipe, expected.recipe)
+    assert np.allclose(found.specialist, expected.specialist)
