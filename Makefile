@@ -54,7 +54,7 @@ notebooks: $(INSTALLED)  ## rewrite the .ipynb beside every chapter
 environment: $(INSTALLED)  ## rewrite environment.yml from pyproject.toml
 	$(PY) -m kalavai_helpers environment
 
-expected: $(INSTALLED)  ## run every chapter with five seeds, keep the spread for CI
+expected: $(INSTALLED)  ## run every chapter with three seeds, keep the spread for CI
 	$(PY) -m kalavai_helpers expect --tier $(TIER)
 
 clean:  ## forget everything that was built, trained models included

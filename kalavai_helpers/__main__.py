@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     expect.add_argument("--chapter", nargs="+", metavar="NAME", help="only these (default: all)")
     expect.set_defaults(act=_expect)
 
+    regime = commands.add_parser("regime", help="try recipes of a tier on validation text")
+    regime.add_argument("--tier", default="ci")
+    regime.add_argument("--seed", type=int, default=42)
+    regime.add_argument("--corpora", metavar="SOURCE")
+    regime.set_defaults(act=_regime)
+
     check = commands.add_parser("check", help="check this machine and installation")
     check.add_argument("--tier", default="ci")
     check.add_argument("--corpora", metavar="SOURCE")
@@ -142,6 +148,16 @@ def _expect(options: argparse.Namespace) -> int:
     from kalavai_helpers import expected
 
     path = expected.measure(options.tier, options.chapter)
+    print(f"{path.relative_to(artifacts.project_root())} written")
+    return 0
+
+
+def _regime(options: argparse.Namespace) -> int:
+    from kalavai_helpers import regime, tiers
+
+    tier = tiers.get(options.tier)
+    path = regime.record(tier, options.corpora or tier.corpora, options.seed)
+    print(path.read_text("utf-8"))
     print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 

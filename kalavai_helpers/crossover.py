@@ -51,7 +51,7 @@ class Crossover:
         Position; 0 when the deeper freeze is ahead throughout, infinity when it never is at the
         end.
     low, high
-        95 % interval over documents (and seeds), cut at the ends of the grid.
+        95 % interval over sources and documents (and seeds), cut at the ends of the grid.
     missing
         Share of resamples without a crossover inside the grid.
     """

@@ -123,7 +123,7 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
 
     Returns
     -------
-    Columns accuracy, low, high (interval over documents) and units; rows from short to long.
+    Columns accuracy, low, high (interval over sources and documents) and units; rows from short to long.
     """
     import pandas as pd
 

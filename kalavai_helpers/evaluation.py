@@ -256,7 +256,7 @@ def bits_per_byte(ledger: Ledger, log_probs: torch.Tensor) -> float:
 
 
 def token_share(ledger: Ledger, chosen: torch.Tensor) -> Estimate:
-    """Share of tokens in [0, 1] for which a condition (n,) holds, interval over documents."""
+    """Share of tokens in [0, 1] for which a condition (n,) holds, interval over sources and documents."""
     counted = losses(ledger, {"chosen": -chosen.double()})
     everything = np.ones(len(counted.tokens))
 

@@ -79,7 +79,7 @@ def contributions(found: Ledger, log_probs: torch.Tensor) -> pd.DataFrame:
 
     Returns
     -------
-    One row a contributor, nats/token with 95 % intervals over documents: ``own_vs_base`` and
+    One row a contributor, nats/token with 95 % intervals over sources and documents: ``own_vs_base`` and
     ``own_vs_specialist`` (loss saved on their own domain, against the base and against what they
     had), ``others`` (loss saved on the other domains, against what they had).
     """

@@ -1,7 +1,7 @@
 """The token ledger: log p_i(x_t | x_<t) of every model for every held-out token.
 
 One pass a model. From the ledger come, without touching a model again, any causal router's fused
-loss under probability mixing, every oracle and every interval over documents.
+loss under probability mixing, every oracle and every interval over sources and documents.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Certificate:
     ----------
     change
         By domain, and under ``"all"`` for their equal-weight mean: fused loss with the new member
-        minus that without, nats/token, with its interval over documents. Negative is better.
+        minus that without, nats/token, with its interval over sources and documents. Negative is better.
     """
 
     name: str

@@ -40,7 +40,7 @@ def cooperatives(runs: Sequence[Run]) -> pd.DataFrame:
     One row a cooperative: recipe (index into ``runs``), domains (joined by ``+``), kept (their
     places in ``Run.domains``), n, steps, frozen, width, text_kb; gain, gain_low, gain_high, oracle, regret, bonus (%), residual of
     their sum (pp); the predictors divergence (mean, %), kl (mean, nats/token), perplexity (of
-    the base, mean over domains). All on held-out documents, intervals over documents.
+    the base, mean over domains). All on held-out documents, intervals over sources and documents.
     """
     rows = []
     for recipe, run in enumerate(runs):

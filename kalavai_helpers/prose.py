@@ -14,19 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import published, recorded, records
+from . import published, recorded, records, wording
 
 OPTIONS = ("ci", "bare")
-# Units that name the quantity itself: the sentence has said it already ("perplexity 41.5").
-UNSAID = {
-    "", "accuracy", "count", "fraction", "Pearson r", "perplexity", "ppl", "ppl (1 decimal)",
-    "probability", "Q²", "R²", "ratio",
-}  # fmt: skip
-# How units of the records and of the public record are printed, where not as they are.
-PRINTED = {"% accuracy": "%", "chunks(512 tok)": "chunks", "x": "×", "x base": "× base"}
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_ONE = {"1", "+1", "\u22121"}
 # Mathematics and code have braces of their own.
 _PLACE = re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]*`|\{([^{}]*)\}", re.DOTALL)
 
@@ -78,7 +68,7 @@ class Quantity:
         shape = shapes[0] if shapes else (".4g" if isinstance(self.value, float) else ",")
         said = number(self.value, shape)
         if "bare" not in parts:
-            said += after(said, self.unit)
+            said = wording.with_unit(said, self.unit)
         if "ci" in parts:
             if self.low is None or self.high is None:
                 raise ValueError("it was recorded without an interval")
@@ -97,30 +87,16 @@ class Quantity:
 
 
 def number(value: float, shape: str) -> str:
-    """Format a number as print does: a true minus sign, powers of ten as such."""
+    """Format a number as print does; a condition is ``yes`` or ``no``."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    mantissa, _, exponent = format(value, shape).replace("-", "\u2212").partition("e")
-    if not exponent:
-        return mantissa
-    digits = str(int(exponent.replace("\u2212", "-"))).translate(_RAISED)
-    return f"{mantissa}\u202f·\u202f10{digits}"
-
-
-def after(said: str, unit: str) -> str:
-    """Return what follows a printed number: nothing, or a thin space and its unit, one in number."""
-    if unit in UNSAID:
-        return ""
-    unit = PRINTED.get(unit, unit)
-    if said in _ONE:
-        unit = re.sub(r"^[A-Za-z-]+", lambda noun: _singular(noun[0]), unit)
-    return unit if unit.startswith("×") else f"\u202f{unit}"
+    return wording.printed(format(value, shape))
 
 
 def count(n: int, noun: str) -> str:
     """Return a number with its plural noun, which becomes one in number: ``count(1, "seeds")``."""
     said = f"{n:,}"
-    return f"{said} {_singular(noun) if n == 1 else noun}"
+    return f"{said} {wording.singular(noun) if n == 1 else noun}"
 
 
 def listing(items: Iterable[Any]) -> str:
@@ -138,14 +114,6 @@ def seeds(values: Iterable[int]) -> str:
 def _escaped(text: str) -> str:
     """Return text for HTML inside Markdown: signs that mean something there become entities."""
     return re.sub(r"[&<>\"\\*_\[\]|~$`]", lambda sign: f"&#{ord(sign[0])};", text)
-
-
-def _singular(noun: str) -> str:
-    if noun.endswith("ies"):
-        return f"{noun[:-3]}y"
-    if noun.endswith(("ches", "shes", "sses", "xes")):
-        return noun[:-2]
-    return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
 
 
 def say(markdown: str) -> None:

@@ -129,7 +129,7 @@ def _mean_of_batches(
 
 
 def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> Estimate:
-    """100 · (L(reference) − L(model)) / L(reference), %, with an interval over documents.
+    """100 · (L(reference) − L(model)) / L(reference), %, with an interval over sources and documents.
 
     The two may have been read by different protocols: then the number compares different text.
     Resamples that leave one of them nothing to read are left out.
@@ -175,7 +175,7 @@ def improvements(
     Returns
     -------
     Rows the best specialist and ``models``; columns loss (nats/token), vs_base and vs_best (%),
-    each with its interval over documents (``_low``, ``_high``).
+    each with its interval over sources and documents (``_low``, ``_high``).
     """
     base = loss(ledger, ledger.column(BASE), reference or protocol)
     experts = [loss(ledger, ledger.column(name), protocol) for name in ledger.experts]

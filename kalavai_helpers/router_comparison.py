@@ -120,7 +120,7 @@ class Comparison:
         (equal-weight), above_oracle (loss minus the domain oracle's) and above_mixing_oracle (minus
         that of the mixing oracle with the base), each with _low and _high, all nats/token; gain,
         gain_over_base, regret, bonus (%, see :class:`evaluation.Accounting`). Means over seeds; the
-        interval is over documents and seeds. Sorted by chosen_by.
+        interval is over sources, documents and seeds. Sorted by chosen_by.
     best
         The router with the lowest ``chosen_by``.
     """

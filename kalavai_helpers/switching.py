@@ -128,7 +128,7 @@ def natural(
 
 
 def rates(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
-    """Loss of methods by kind of document, and against the base, with intervals over documents.
+    """Loss of methods by kind of document, and against the base, with intervals over sources and documents.
 
     Parameters
     ----------

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 
 from .claims import Claim
 
-SILENT = ("", "count", "probability", "R²")
-"""Units that a number is not read with."""
+SILENT = {
+    "", "accuracy", "count", "fraction", "Pearson r", "perplexity", "ppl", "ppl (1 decimal)",
+    "probability", "Q²", "R²", "ratio",
+}  # fmt: skip
+"""Units that a number is not read with: they name the quantity, which the sentence has named."""
+PRINTED = {"% accuracy": "%", "chunks(512 tok)": "chunks", "x": "×", "x base": "× base"}
+"""How units of the records and of the public record are printed, where not as they are."""
+_ONE = {"1", "+1", "\u22121"}
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST_DECIMALS = 6  # beyond, a power of ten is easier to read
 
@@ -24,9 +31,16 @@ def number(value: float, places: int | None = None, digits: int = 5) -> str:
     elif places is not None and places <= _MOST_DECIMALS:
         text = f"{value:.{places}f}"
     else:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        text = f"{mantissa}\u202f·\u202f10{str(int(exponent)).translate(_RAISED)}"
-    return text.replace("-", "\u2212")
+        text = f"{value:.1e}"
+    return printed(text)
+
+
+def printed(text: str) -> str:
+    """A number that Python has formatted, with a true minus sign and powers of ten as such."""
+    mantissa, _, exponent = text.partition("e")
+    if exponent:
+        mantissa += f"\u202f·\u202f10{str(int(exponent)).translate(_RAISED)}"
+    return mantissa.replace("-", "\u2212")
 
 
 def decimals(low: float, high: float) -> int:
@@ -39,8 +53,22 @@ def decimals(low: float, high: float) -> int:
 
 
 def with_unit(text: str, unit: str) -> str:
-    """Set a unit behind a number, unless it is read without one."""
-    return text if unit in SILENT else f"{text}\u202f{unit}"
+    """Set a unit behind a printed number, unless it is read without one; one step, two steps."""
+    if unit in SILENT:
+        return text
+    unit = PRINTED.get(unit, unit)
+    if text in _ONE:
+        unit = re.sub(r"^[A-Za-z-]+", lambda noun: singular(noun[0]), unit)
+    return f"{text}{unit}" if unit.startswith("×") else f"{text}\u202f{unit}"
+
+
+def singular(noun: str) -> str:
+    """One of what a plural noun names."""
+    if noun.endswith("ies"):
+        return f"{noun[:-3]}y"
+    if noun.endswith(("ches", "shes", "sses", "xes")):
+        return noun[:-2]
+    return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
 
 
 def stated(claim: Claim) -> str:

@@ -47,10 +47,10 @@ class ClaimsDirective(SphinxDirective):
             f" {boxes.badge(word)}</a><span>{word.meaning}</span></li>"
             for word in RELEASED
         )
-        return (
-            f"<p>{len(frame)} statements, {(frame['where'] == 'abstract').sum()} of them in the"
-            f' abstract, the others on the web page.</p><ul class="kv-counts">{items}</ul>'
+        places = ", ".join(
+            f"{count} ({where})" for where, count in frame["where"].value_counts().items()
         )
+        return f'<p>{len(frame)} statements: {places}.</p><ul class="kv-counts">{items}</ul>'
 
     def _table(self, frame: Any) -> str:
         verdicts, run = (
@@ -83,16 +83,19 @@ class ClaimsDirective(SphinxDirective):
         )
 
     def _row(self, row: Any) -> str:
-        meta = [row.where, row.section, *filter(None, [row.protocol.replace("as stated", "")])]
-        text = f"{html.escape(row.statement)}<small>{html.escape(' · '.join(meta))}</small>"
+        meta = [row.where, row.section, row.protocol.replace("as stated", ""), row.since]
+        meta = " · ".join(filter(None, meta))
+        text = f"{html.escape(row.statement)}<small>{html.escape(meta)}</small>"
+        if row.superseded:
+            text += f'<small>Replaced by <a href="#claim-{row.superseded}">a later one</a>.</small>'
+        if row.doubt:
+            text += f"<small>{html.escape(row.doubt)}</small>"
         if row.outcomes:
-            ways = "".join(
-                f"<li><code>{html.escape(outcome.text)}</code> = {wording.number(outcome.value)}</li>"
-                for outcome in row.outcomes
-            )
-            text += (
-                f"<details><summary>how</summary><ul>{ways}</ul><p>{self._limit(row)}</p></details>"
-            )
+            ways = "".join(map(_way, row.outcomes))
+            again = "".join(map(_way, row.second_outcomes))
+            text += f"<details><summary>how</summary><ul>{ways}</ul>"
+            text += f"<p>Derived again:</p><ul>{again}</ul>" if again else ""
+            text += f"<p>{self._limit(row)}</p></details>"
         else:
             text += f"<small>{html.escape(row.reason)}</small>"
         text += kalavai_findings.chapter_link(self.env, row.chapter)
@@ -136,6 +139,13 @@ class ClaimsDirective(SphinxDirective):
         if not row.tolerance:
             return html.escape(row.reason)
         return f"Agrees within {wording.number(row.tolerance)}: {html.escape(row.reason)}."
+
+
+def _way(outcome: claims.Outcome) -> str:
+    """One derivation: what kind of reading it is and why it stands there, its text, its value."""
+    kind = claims.READINGS[outcome.reading]
+    reading = f"<em>{kind} ({html.escape(outcome.why)}):</em> " if outcome.why else ""
+    return f"<li>{reading}<code>{html.escape(outcome.text)}</code> = {wording.number(outcome.value)}</li>"
 
 
 def _key(row: Any) -> float:

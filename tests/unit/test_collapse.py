@@ -186,3 +186,11 @@ def test_the_interval_covers_the_truth_in_at_least_95_of_100_draws():
     intervals = {count: collapse.rate(count, n) for count in set(drawn.tolist())}
     covered = [intervals[c].low <= truth <= intervals[c].high for c in drawn.tolist()]
     assert np.mean(covered) >= 0.95
+
+
+def test_what_is_captured_is_a_share_of_the_specialists_advantage_over_the_base(found):
+    base = found.column("base").double()
+    oracle = evaluation.oracles(found)["domain_oracle"]
+    halfway = (base + oracle) / 2
+    assert collapse.captured(found, base) == pytest.approx([0, 0, 0], abs=1e-9)
+    assert collapse.captured(found, halfway) == pytest.approx([0.5] * 3)

@@ -236,3 +236,12 @@ def test_views_show_one_figure_at_a_time_and_keep_all_lines():
 
 def _line():
     return {"name": "a", "x": [1, 2], "y": [1, 2]}
+
+
+def test_own_foreign_and_divergence_are_means_of_the_cells_of_the_loss_matrix():
+    cells = {"base": (2.0, 5.0, 4.0), "a": (1.0, 7.0, 6.0), "b": (3.0, 4.0, 8.0), "c": (4, 9, 2.0)}
+    sums = {name: np.array(row, float) for name, row in cells.items()}
+    table = Losses(sums, np.ones(3), np.arange(3), ("a", "b", "c"), np.arange(3))
+    assert durations.own_loss(table) == pytest.approx((1 + 4 + 2) / 3)
+    assert durations.foreign_loss(table) == pytest.approx((7 + 6 + 3 + 8 + 4 + 9) / 6)
+    assert durations.divergence(table) == pytest.approx(100 * (1 / 2 + 1 / 5 + 2 / 4) / 3)

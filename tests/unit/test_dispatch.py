@@ -81,6 +81,9 @@ def test_early_dispatch_reads_nothing_behind_its_decision(found, dispatcher):
     log_probs = dispatch.early(found, dispatcher.classifier, first)
     opening = rank_of(found) < first
     assert torch.equal(log_probs[opening], found.column("base")[opening].double())
+    owner = dispatch.gates(found, dispatcher.classifier, first=first).argmax(1)
+    chosen = found.expert_log_probs[torch.arange(len(found)), owner]
+    assert torch.equal(log_probs[~opening], chosen[~opening])
     noise = torch.randn(found.features.shape, generator=torch.Generator().manual_seed(0))
     later = replace(found, features=torch.where(opening[:, None], found.features, noise))
     assert torch.equal(dispatch.early(later, dispatcher.classifier, first), log_probs)

@@ -217,3 +217,27 @@ def test_an_exercise_checker_rejects_a_wrong_answer(capsys):
         exercises.check(1.1, 1.0)
     with pytest.raises(AssertionError, match="Not yet"):
         exercises.check(math.nan, 1.0)
+
+
+def test_every_resample_chooses_its_own_best_specialist():
+    """Two specialists that are best on other documents: which one leads is chance, and counts."""
+    ups = np.random.default_rng(0).normal(0, 1, 30)
+    sums = {"a": 3 + ups, "b": 3 - ups, "fused": np.full(30, 3.0)}
+    table = evaluation.Losses(sums, np.ones(30), np.zeros(30, int), ("g",), np.arange(30))
+    weights = table.resamples() / 30
+    best = np.minimum(weights @ sums["a"], weights @ sums["b"])
+    low, high = np.quantile(100 * (best - 3) / best, [0.025, 0.975])
+    found = evaluation.gain_pct(table, "fused", ("a", "b"))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.high <= 0  # the better of the two is never worse than their mean
+
+
+def test_document_regret_is_against_each_documents_own_best_expert():
+    found = random_ledger(9)
+    log_probs = found.column("b").double()
+    expected = []
+    for document in range(found.n_documents):
+        rows = found.document == document
+        best = found.expert_log_probs[rows].sum(0).max()
+        expected.append(float(best - log_probs[rows].sum()))
+    assert evaluation.document_regret(found, log_probs) == pytest.approx(expected, abs=1e-6)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import study
+import torch
 
 from kalavai_helpers import (
     evaluation,
@@ -253,3 +254,30 @@ def test_runs_are_trained_scored_and_read_again(tiny, monkeypatch):
     assert np.diag(full).mean() < np.diag(change).mean() < 0, "full runs learn more than probes"
     gains = predictors.cooperatives([first])["gain"]
     assert (gains > 0).all()
+
+
+def test_divergence_in_nats_is_of_the_model_from_the_base_and_not_the_other_way(tiny):
+    windows = tiny.windows("heldout", "red")
+    model, base = tiny.model("red"), tiny.model("base")
+    ids, real = torch.from_numpy(windows.input_ids), torch.from_numpy(windows.targets) >= 0
+    log_p, log_q = (m(ids).logits[real].double().log_softmax(-1).detach() for m in (model, base))
+    forward, backward = (
+        float(torch.nn.functional.kl_div(b, a, reduction="batchmean", log_target=True))
+        for a, b in ((log_p, log_q), (log_q, log_p))
+    )
+    found = forecast_runs.kl_from_base(model, base, windows)
+    assert found == pytest.approx(forward, rel=1e-3)
+    assert abs(forward - backward) > 0.01 * forward
+
+
+def test_errors_are_those_of_recipes_that_were_left_out():
+    runs = study.runs(noise=0.05)
+    known, table = dict(enumerate(map(forecast.Known.of, runs))), predictors.cooperatives(runs)
+    errors = []
+    for recipe, left in known.items():
+        others = forecast._planes([k for r, k in known.items() if r != recipe])
+        errors.append(left.changes - forecast._carry(others, left))
+    found, expected = forecast.learn(known, table, stretch=False).spread, forecast.Spread.of(errors)
+    assert found.cell == pytest.approx(expected.cell)
+    assert np.allclose(found.recipe, expected.recipe)
+    assert np.allclose(found.specialist, expected.specialist)

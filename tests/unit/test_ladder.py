@@ -179,3 +179,14 @@ def test_a_tier_trains_the_baselines_it_can_pay_for(name, expected, monkeypatch)
     found = ladder.climb(tiers.get(name), "builtin", ("code", "science", "fiction"), (42, 7))
     assert [len(rung.baselines) for rung in found] == expected
     assert all(b.cooperative.seed == 42 for rung in found for b in rung.baselines)
+
+
+def test_an_advantage_is_a_share_of_the_rival_s_loss(rungs):
+    kind = "monolithic_compute"
+    rung = rungs[0]
+    (table,) = rung.tables_with("evidence", kind)
+    theirs, ours = (table.equal_weight(name) for name in (kind, "evidence"))
+    assert scaling.advantage(rung, kind).value == pytest.approx(100 * (theirs - ours) / theirs)
+    theirs, ours = (table.by_group(name)[1] for name in (kind, "evidence"))
+    own = scaling.advantage(rung, kind, rung.domains[1]).value
+    assert own == pytest.approx(100 * (theirs - ours) / theirs)

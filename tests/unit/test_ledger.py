@@ -93,21 +93,25 @@ def test_a_score_is_the_log_probability_of_its_own_token(tiny):
 
 def test_gates_know_neither_the_token_they_weigh_nor_what_follows(tiny):
     fitting, found = ledger.build(tiny, "router"), ledger.build(tiny)
-    draw = torch.Generator().manual_seed(0)
     start, end = (found.document == 3).nonzero()[[0, -1], 0].tolist()
     at = (start + end) // 2
     log_probs, features = found.log_probs.clone(), found.features.clone()
-    log_probs[at : end + 1] = -9 * torch.rand(log_probs[at : end + 1].shape, generator=draw)
-    features[at + 1 : end + 1] = 0.0
+    # From here on another expert is right, and the states are those of another domain.
+    log_probs[at : end + 1] = log_probs[at : end + 1].roll(1, 1) - torch.arange(log_probs.shape[1])
+    features[at + 1 : end + 1] = -features[at + 1 : end + 1]
     later = replace(found, log_probs=log_probs, features=features)
+    both = router_fit.fit_log_linear(fitting, (0.01,))
+    both.log_powers.zero_()  # a fit to models that know nothing may believe in neither
     for router in (
         routing.EvidenceRouter(),
         routing.fit_linear(fitting),
         router_fit.fit_prefix_mean(fitting),
-        router_fit.fit_log_linear(fitting, (0.01,)),
+        both,
     ):
         before, after = (routing.ledger_gates(router, x) for x in (found, later))
         same = (before - after).abs().amax(1) < 1e-6
+        # In logarithms, since fitted gates may be near 0 and 1 whatever they read.
+        moved = (before.log() - after.log()).abs().amax(1) > 1e-3
         assert same[: at + 1].all(), router.name
-        assert not same[at + 1 : end + 1].all(), router.name
+        assert moved[at + 1 : end + 1].any(), router.name
         assert same[end + 1 :].all(), router.name  # the next document starts anew

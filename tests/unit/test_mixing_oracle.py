@@ -80,7 +80,7 @@ def test_fitted_where_it_is_judged_it_beats_every_pick_and_the_base_can_only_hel
     fitting, _ = two_ledgers()
     with_base = replace(fitting, experts=(*fitting.experts, "base"))
     table = evaluation.losses(
-        replace(fitting, role="heldout"),
+        fitting,
         {
             "mixing": mixing_oracle.route(fitting, fitting).log_probs,
             "with the base": mixing_oracle.route(with_base, with_base).log_probs,

@@ -106,3 +106,17 @@ def test_a_changed_loss_shows_as_an_error() -> None:
     record["main-410M/pythia-410m_step10000/model_moe/loss_fiction/s42/corr"] += 0.1
     frame = prediction.accounting(record).set_index("name")
     assert abs(frame.loc["410M, seed 42", "error"]) > 1
+
+
+def test_a_new_gain_has_students_interval_with_two_parameters_fitted() -> None:
+    from scipy import stats
+
+    points = prediction.points("n6, 6.9B at 8.73")
+    x, y = points["divergence"].to_numpy(), points["gain"].to_numpy()
+    line = stats.linregress(x, y)
+    error = np.sqrt(((y - line.slope * x - line.intercept) ** 2).sum() / (len(x) - 2))
+    spread = error * np.sqrt(1 + 1 / len(x) + (12.0 - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    reach = stats.t.ppf(0.975, len(x) - 2) * spread
+    low, high = prediction.fit(points).prediction_interval(12.0)
+    assert (high - low) / 2 == pytest.approx(reach)
+    assert (high + low) / 2 == pytest.approx(line.slope * 12 + line.intercept)

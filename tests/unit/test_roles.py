@@ -1,6 +1,6 @@
 """Who may read which split: every fit and every evaluation refuses text that is not for it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -90,6 +90,18 @@ def test_made_documents_have_the_role_of_their_parts(tiny):
         made = ledger.switching(text, tiny.tier.seq_len)
         assert {windows.role for windows in made.values()} == {role}
     assert {w.role for w in switching.interleaved(tiny, 6, half=64).values()} == {"heldout"}
+
+
+def test_switching_documents_of_an_experiment_are_made_of_heldout_ones(tiny, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        experiment, "_evaluate", lambda coop, parts, *rest: made.append(parts) or (None, None)
+    )
+    whole = ledger.build(tiny)
+    missing = dict.fromkeys(f.name for f in fields(experiment.Experiment))
+    experiment.Experiment(**missing | {"cooperative": tiny, "ledger": whole}).switching()
+    assert {windows.role for windows in made[0].values()} == {"heldout"}
+    assert len(made[0]) == 6
 
 
 def states_of(found):
@@ -206,7 +218,6 @@ def test_nothing_is_trained_or_fitted_where_heldout_documents_are_handed_out(
 SCORED = {
     "durations": lambda tiny: durations.measure({durations.Condition(30, 1, 42): tiny}),
     "pooled routers": lambda tiny: pooled_fit.fit_all(tiny, [(0, None, 0)]),
-    "easiest text": dispatch.easiest_text,
 }
 
 

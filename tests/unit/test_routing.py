@@ -245,3 +245,29 @@ def test_a_pooled_router_with_a_hidden_layer_is_two_products_without_bias():
     assert torch.allclose(router.weigh(means), (hidden @ router.linear.weight.T).softmax(-1))
     assert router.arguments() == {"n_features": 5, "n_experts": 3, "width": 4}
     assert routing.PooledRouter(5, 3).arguments()["width"] is None
+
+
+def test_a_prefix_mean_router_is_fitted_on_the_means_that_it_reads(fitting):
+    from kalavai_helpers import learned_routers, router_fit
+
+    log_probs = fitting.expert_log_probs
+
+    def loss(router):
+        return -float(
+            routing.fuse_log_probs(routing.ledger_gates(router, fitting), log_probs).mean()
+        )
+
+    single = learned_routers.PrefixMeanRouter(fitting.features.shape[1], log_probs.shape[1])
+    routing.climb(single, fitting.features, log_probs.float())
+    assert loss(router_fit.fit_prefix_mean(fitting)) < loss(single) - 1e-3
+
+
+@pytest.mark.parametrize("width", [None, 4])
+def test_padding_does_not_count_in_a_pooled_mean(width):
+    generator = torch.Generator().manual_seed(0)
+    router = routing.PooledRouter(5, 3, width)
+    features = torch.randn(2, 6, 5, generator=generator)
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    gates = router(features, torch.zeros(2, 6, 3), mask)
+    alone = router(features[1:, :4], torch.zeros(1, 4, 3))
+    assert torch.allclose(gates[1, :4], alone[0], atol=1e-6)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_warm_up_then_cosine_to_zero():
     assert max(rates) == pytest.approx(RECIPE.lr)
     assert all(b < a for a, b in itertools.pairwise(rates[6:]))
     assert rates[-1] < 0.01 * RECIPE.lr
+
+
+def test_a_schedule_longer_than_the_training_ends_near_its_peak():
+    long = replace(RECIPE, schedule=14.3)
+    assert long.lr_at(0) == RECIPE.lr_at(0)
+    assert 0.98 * RECIPE.lr < long.lr_at(RECIPE.steps - 1) < RECIPE.lr
 
 
 def test_every_chunk_is_seen_once_an_epoch_in_fresh_order():
