@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import artifacts, corpora, evaluation, pooled_fit
+from . import artifacts, corpora, evaluation, pooled_fit, routing
 from .evaluation import Fused
 from .ledger import Ledger
 from .losses import Estimate
@@ -157,6 +157,21 @@ def captured(found: Ledger, log_probs: torch.Tensor) -> np.ndarray:
     return (base - fused) / (base - best)
 
 
+def guaranteed(found: Ledger, alpha: float = routing.EvidenceRouter().alpha) -> np.ndarray:
+    """Share (D,) of each domain's advantage that evidence routing keeps by its bound alone.
+
+    The bound allows so many nats a document, whatever it says. Spread over the documents of a
+    domain and divided by what the best specialist saves there over the base, that is the most that
+    :func:`captured` may fall short of 1. It needs the losses, and no look at the fused model.
+    """
+    table = evaluation.losses(found)
+    nats = [
+        routing.fixed_share_bound(1, n, len(found.experts), alpha) for n in table.tokens.tolist()
+    ]
+    allowed = replace(table, sums={"bound": np.array(nats)}).by_group("bound")
+    return 1 - allowed / (table.by_group(BASE) - table.by_group("domain_oracle"))
+
+
 def summary(fits: Sequence[Fit], found: Ledger) -> pd.DataFrame:
     """One row a fit: what was misrouted, the worst capture, and the exact accounting of its gain.
 
@@ -214,6 +229,26 @@ def mended(table: pd.DataFrame) -> tuple[int, int]:
     pairs = [("plain", "curriculum"), ("skewed, plain", "skewed, curriculum")]
     broken = sum(int(wrong[before].sum()) for before, _ in pairs)
     return broken, sum(int((wrong[before] & ~wrong[after]).sum()) for before, after in pairs)
+
+
+def mends(table: pd.DataFrame, before: str, after: str) -> Estimate:
+    """Share of seeds that a condition mends minus the share that it breaks, exact 95 % interval.
+
+    A seed is mended where its fit misroutes a domain under ``before`` and not under ``after``:
+    the two share their first weights. Given how many seeds changed at all, the number of mended
+    ones is binomial (McNemar's exact test); where none did, a share of changes as high as an
+    exact interval allows could have gone either way.
+    """
+    wrong = (table.collapsed != "").unstack("condition")
+    mended = int((wrong[before] & ~wrong[after]).sum())
+    broken = int((~wrong[before] & wrong[after]).sum())
+    changed, n = mended + broken, len(wrong)
+    if not changed:
+        reach = rate(0, n).high
+        return Estimate(0.0, -reach, reach, "router seeds", n)
+    share = rate(mended, changed)
+    low, high = (changed / n * (2 * end - 1) for end in (share.low, share.high))
+    return Estimate((mended - broken) / n, low, high, "router seeds", n)
 
 
 def course(fits: Sequence[Fit], found: Ledger, steps: int) -> pd.DataFrame:

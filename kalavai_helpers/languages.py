@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -103,6 +105,16 @@ def contributions(found: Ledger, log_probs: torch.Tensor) -> pd.DataFrame:
             row[f"{name}_high"] = estimate.high
         rows[domain] = row
     return pd.DataFrame(rows).T.rename_axis("contributor")
+
+
+def script(text: str) -> str:
+    """The script that most letters of a text belong to, e.g. ``Latin``; empty without letters.
+
+    Unicode names a letter after its script: LATIN SMALL LETTER A WITH GRAVE, TAMIL LETTER KA.
+    """
+    names = (unicodedata.name(c, "").partition(" ")[0] for c in text if c.isalpha())
+    found = Counter(name for name in names if name)
+    return found.most_common(1)[0][0].capitalize() if found else ""
 
 
 def token_labels(tokenizer: Tokenizer, text: str) -> list[str]:

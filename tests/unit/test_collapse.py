@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kalavai_helpers import collapse, evaluation, fusion, ledger, packing, pooled_fit
+from kalavai_helpers import collapse, evaluation, fusion, ledger, packing, pooled_fit, routing
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +194,33 @@ def test_what_is_captured_is_a_share_of_the_specialists_advantage_over_the_base(
     halfway = (base + oracle) / 2
     assert collapse.captured(found, base) == pytest.approx([0, 0, 0], abs=1e-9)
     assert collapse.captured(found, halfway) == pytest.approx([0.5] * 3)
+
+
+def pairs(before, after):
+    rows = [("plain", i, "a → b" if bad else "", 0.5, 1.0) for i, bad in enumerate(before)]
+    rows += [("curriculum", i, "a → b" if bad else "", 0.5, 1.0) for i, bad in enumerate(after)]
+    return collapse.mends(fits_table(rows), "plain", "curriculum")
+
+
+def test_one_mended_fit_shows_nothing_and_six_of_six_do():
+    one = pairs([1] + [0] * 9, [0] * 10)
+    assert one.value == pytest.approx(0.1)
+    assert one.low < 0 < one.high
+    six = pairs([1] * 6 + [0] * 4, [0] * 10)
+    assert six.value == pytest.approx(0.6)
+    assert 0 < six.low < six.value <= six.high
+    worse = pairs([0] * 10, [1] * 6 + [0] * 4)
+    assert (worse.value, worse.low, worse.high) == pytest.approx((-0.6, -six.high, -six.low))
+
+
+def test_where_no_fit_changes_the_interval_still_says_how_little_is_known():
+    none = pairs([0] * 10, [0] * 10)
+    assert (none.value, none.low, none.high) == pytest.approx((0, -0.3085, 0.3085), abs=1e-4)
+
+
+def test_evidence_keeps_at_least_what_its_bound_guarantees(found):
+    fused = evaluation.route(found, {"evidence": routing.EvidenceRouter()})["evidence"]
+    kept, least = collapse.captured(found, fused.log_probs), collapse.guaranteed(found)
+    assert (kept >= least - 1e-9).all()
+    assert (least < 1).all()
+    assert (collapse.guaranteed(found, 0.1) < least).all()

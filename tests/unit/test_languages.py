@@ -63,3 +63,17 @@ def test_code_switched_sentences_mix_scripts_or_languages():
     assert len(languages.SENTENCES) >= 5
     for title, text in languages.SENTENCES.items():
         assert 20 < len(text) < 90, title
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Mae Cymru yn wlad fach.", "Latin"),
+        ("Ọjọ́ Ajé ni òní, oṣù Kẹta.", "Latin"),
+        ("இன்று திங்கள், மார்ச் 3. (Wales)", "Tamil"),
+        ("def f(x): return 2 * x", "Latin"),
+        ("12 + 30 = 42", ""),
+    ],
+)
+def test_a_text_is_in_the_script_of_most_of_its_letters(text, script):
+    assert languages.script(text) == script
