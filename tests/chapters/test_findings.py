@@ -130,6 +130,8 @@ def test_durations_span_two_orders_of_magnitude_and_text_is_read_often():
 def test_the_evidence_router_keeps_its_bound_on_every_document_of_every_script():
     languages = found("07_cross_lingual")
     assert languages["bound_excess"] <= languages["bound"] + 1e-6
+    assert languages["captured_evidence_lowest"] >= languages["captured_evidence_bound"] - 1e-6
+    assert languages["n_scripts"] == len(languages["scripts"].split(", "))
 
 
 def test_the_contract_holds_and_the_fused_model_is_what_it_says():
