@@ -135,6 +135,11 @@ class Outcome:
     reading: str = ""
     why: str = ""
 
+    @property
+    def decides(self) -> bool:
+        """Whether it speaks of the statement as it stands, or as it may be read."""
+        return self.reading in ("", "open")
+
 
 @cache
 def load() -> tuple[Claim, ...]:
@@ -257,8 +262,7 @@ def verdict(
     """
     if not outcomes:
         return "untestable", ""
-    deciding = [outcome for outcome in outcomes if outcome.reading in ("", "open")]
-    agree = {claim.agrees(outcome.value) for outcome in deciding}
+    agree = {claim.agrees(outcome.value) for outcome in outcomes if outcome.decides}
     twice = {claim.agrees(outcome.value) for outcome in second or ()}
     if len(agree) == 2:
         return "ambiguous", "readings that the statement leaves open differ"

@@ -206,13 +206,11 @@ def audit() -> dict[str, tuple[Word, tuple[str, ...]]]:
     """Answer to the first question, and what was recomputed, by claim."""
     found = {}
     for row in claims.audit().itertuples():
+        deciding = [outcome.value for outcome in row.outcomes if outcome.decides]
         if row.kind == "condition":
-            values = ["holds" if outcome.value else "does not hold" for outcome in row.outcomes]
+            values = ["holds" if value else "does not hold" for value in deciding]
         else:
-            values = [
-                wording.with_unit(wording.number(outcome.value), row.unit)
-                for outcome in row.outcomes
-            ]
+            values = [wording.with_unit(wording.number(value), row.unit) for value in deciding]
         found[row.id] = Word(row.verdict), tuple(dict.fromkeys(values))
     return found
 

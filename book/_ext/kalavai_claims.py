@@ -102,7 +102,13 @@ class ClaimsDirective(SphinxDirective):
         values = [self._found(row, outcome.value) for outcome in row.outcomes]
         if row.kind == "condition":
             values = [{1.0: "holds", 0.0: "does not hold"}[o.value] for o in row.outcomes]
-        found = "".join(f"<div>{value}</div>" for value in values) or "—"
+        found = "".join(
+            f"<div>{value}</div>"
+            if outcome.decides
+            else f"<div><small>{value} {claims.READINGS[outcome.reading]}</small></div>"
+            for value, outcome in zip(values, row.outcomes, strict=True)
+        )
+        found = found or "—"
         found_words = kalavai_findings.of(row.id, self.config)
         key = [word.value for word in RELEASED].index(row.verdict)
         order = row.recomputed if row.outcomes else ""
