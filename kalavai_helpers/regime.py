@@ -54,11 +54,24 @@ _TRIED = {
         (150, 3e-3, MID_TRAINING, 200, 1.2e-3, 1),
         (100, 6e-3, MID_TRAINING, 200, 1.2e-3, 1),
     ),
+    "laptop": (),
+}
+
+
+_SWEEPS = {
+    "ci": ((300, 6e-3, MID_TRAINING, 200, 1.2e-3, 1),),
+    "laptop": (
+        (500, 4e-3, MID_TRAINING, 200, 8e-4, 1),
+        (500, 4e-3, MID_TRAINING, 200, 1.2e-3, 1),
+        (500, 4e-3, MID_TRAINING, 200, 1.2e-3, 2),
+    ),
 }
 
 
 def tried(tier: Tier) -> list[Tier]:
-    """The recipes that were tried for a tier, the chosen one among them, and its sweep.
+    """The recipes that were tried for a tier and for its sweep, the chosen ones among them.
+
+    At ``laptop`` only the sweep was: a recipe of the full size takes half an hour.
 
     Raises
     ------
@@ -67,8 +80,11 @@ def tried(tier: Tier) -> list[Tier]:
     """
     if tier.name not in _TRIED:
         raise ValueError(f"The recipe of tier {tier.name!r} is the published one: nothing to try")
-    made = [replace(tier, **dict(zip(FIELDS[1:], row, strict=True))) for row in _TRIED[tier.name]]
-    return [*made, tier.sweep()]
+    sweep = tier.sweep()
+    return [
+        *(replace(tier, **dict(zip(FIELDS[1:], row, strict=True))) for row in _TRIED[tier.name]),
+        *(replace(sweep, **dict(zip(FIELDS[1:], row, strict=True))) for row in _SWEEPS[tier.name]),
+    ]
 
 
 def path(tier: str) -> Path:
