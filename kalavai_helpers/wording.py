@@ -57,7 +57,7 @@ def with_unit(text: str, unit: str) -> str:
     if unit in SILENT:
         return text
     unit = PRINTED.get(unit, unit)
-    if text in _ONE:
+    if text.rpartition(" ")[2] in _ONE:  # also of a bound, as in "< 1"
         unit = re.sub(r"^[A-Za-z-]+", lambda noun: singular(noun[0]), unit)
     return f"{text}{unit}" if unit.startswith("×") else f"{text}\u202f{unit}"
 

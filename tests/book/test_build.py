@@ -152,7 +152,10 @@ def test_chapter_that_was_not_executed_is_named(tmp_path):
     ("content", "fault"),
     [
         (None, "notebooks/01_small: the page is missing"),
-        ("x" * (book.MAX_PAGE_BYTES + 1) + FIGURE, "notebooks/01_small: 400,0.. bytes of HTML"),
+        (
+            "x" * (book.MAX_PAGE_BYTES + 1) + FIGURE,
+            rf"notebooks/01_small: {book.MAX_PAGE_BYTES // 1000},... bytes of HTML",
+        ),
         ("no figure", "notebooks/01_small: 0 figures on the page, 1 in the notebook"),
     ],
 )
