@@ -6,7 +6,8 @@ that classifier, its accuracy, and dispatch beside routing on the same tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from . import corpora, evaluation, protocols, routing
 from . import ledger as ledgers
 from .evaluation import Fused
 from .ledger import Ledger
-from .losses import Estimate, Losses
+from .losses import Estimate, Losses, Weights, over_runs
 from .protocols import Protocol
 from .specialists import BASE, Cooperative
 
@@ -154,27 +155,35 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def difference(table: Losses, method: str, other: str, group: str | None = None) -> Estimate:
-    """Loss of one method minus another's on the same tokens, nats/token, with its interval.
-
-    ``group`` names one group of documents; ``None`` takes the mean over groups.
-    """
-    column = slice(None) if group is None else [table.groups.index(group)]
-
-    def statistic(weights: np.ndarray | None) -> np.ndarray:
-        gap = table.by_group(method, weights) - table.by_group(other, weights)
-        return gap[..., column].mean(-1)
-
-    return table.interval(statistic)
-
-
-def compare(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
-    """Equal-weight loss of methods and improvement over the base, with intervals.
+def difference(tables: Sequence[Losses], method: str, other: str, *groups: str) -> Estimate:
+    """Loss of one method minus another's on the same tokens, nats/token, mean over runs.
 
     Parameters
     ----------
+    tables
+        One a run, each of a base of its own (see :func:`losses.over_runs`).
+    groups
+        Groups of documents that the mean is taken over; none named: all.
+    """
+    columns = [tables[0].groups.index(group) for group in groups or tables[0].groups]
+
+    def statistic(run: int, weights: Weights) -> np.ndarray:
+        table = tables[run]
+        gap = table.by_group(method, weights) - table.by_group(other, weights)
+        return gap[..., columns].mean(-1)
+
+    return over_runs(tables, statistic, range(len(tables)))
+
+
+def compare(tables: Sequence[Losses], methods: dict[str, str]) -> pd.DataFrame:
+    """Equal-weight loss of methods and improvement over the base, mean over runs with intervals.
+
+    Parameters
+    ----------
+    tables
+        One a run, each of a base of its own (see :func:`losses.over_runs`).
     methods
-        Label of a row → name in the table.
+        Label of a row → name in the tables.
 
     Returns
     -------
@@ -182,30 +191,24 @@ def compare(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = {}
+    bases, rows = range(len(tables)), {}
     for label, name in methods.items():
-        found = table.interval(lambda w, name=name: table.equal_weight(name, w))
-        better = table.interval(
-            lambda w, name=name: (
-                100 * (1 - table.equal_weight(name, w) / table.equal_weight(BASE, w))
+
+        def loss(run: int, weights: Weights, name: str = name) -> np.ndarray:
+            return tables[run].equal_weight(name, weights)
+
+        def better(run: int, weights: Weights, name: str = name) -> np.ndarray:
+            ratio = tables[run].equal_weight(name, weights) / tables[run].equal_weight(
+                BASE, weights
             )
-        )
-        rows[label] = {
-            "loss": found.value,
-            "loss_low": found.low,
-            "loss_high": found.high,
-            "vs_base": better.value,
-            "vs_base_low": better.low,
-            "vs_base_high": better.high,
-        }
+            return 100 * (1 - ratio)
+
+        rows[label] = {}
+        for column, statistic in (("loss", loss), ("vs_base", better)):
+            found = over_runs(tables, statistic, bases)
+            ends = {f"{column}_low": found.low, f"{column}_high": found.high}
+            rows[label] |= {column: found.value, **ends}
     return pd.DataFrame(rows).T
-
-
-def mean_losses(tables: list[Losses]) -> Losses:
-    """Mean of the losses of several seeds on the same documents."""
-    first = tables[0]
-    sums = {name: np.mean([table.sums[name] for table in tables], axis=0) for name in first.sums}
-    return replace(first, sums=sums)
 
 
 def hard(ledger: Ledger, gates: torch.Tensor) -> Fused:

@@ -173,8 +173,23 @@ def _fold(cooperative: Cooperative, fits: Mapping[str, Fit], k: int, folds: int)
 
 def cross_fitted(texts: Texts, fits: Mapping[str, Fit], k: int, folds: int = FOLDS) -> Losses:
     """Document sums on one part of the documents, of routers fitted on the other parts."""
-    fold = torch.arange(texts.ledger.n_documents) % folds
+    fold = _folds(texts.ledger, folds)
     return _losses(texts.of(fold != k), texts.of(fold == k), fits, role="router")
+
+
+def _folds(found: Ledger, folds: int) -> torch.Tensor:
+    """Part (n_documents,) that each document belongs to; a source is whole, as in the splits.
+
+    Parts alternate between the sources of each domain, so that every part has text of it. A domain
+    of one source is divided by document.
+    """
+    fold = np.empty(found.n_documents, dtype=np.int64)
+    for group in range(len(found.groups)):
+        own = np.flatnonzero(found.group.numpy() == group)
+        first, unit = np.unique(found.source[own], return_index=True, return_inverse=True)[1:]
+        rank = first.argsort().argsort()[unit] if len(first) >= folds else np.arange(len(own))
+        fold[own] = rank % folds
+    return torch.from_numpy(fold)
 
 
 def _joined(parts: Sequence[Losses]) -> Losses:

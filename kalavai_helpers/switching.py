@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from . import corpora, packing
-from .losses import Losses
+from .losses import Losses, Weights, over_runs
 from .packing import Windows
 from .specialists import BASE, Cooperative
 
@@ -127,13 +128,15 @@ def natural(
     return parts, np.concatenate([mask for mask, _, _ in found])
 
 
-def rates(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
-    """Loss of methods by kind of document, and against the base, with intervals over sources and documents.
+def rates(tables: Sequence[Losses], methods: dict[str, str]) -> pd.DataFrame:
+    """Loss of methods by kind of document, and against the base, mean over runs with intervals.
 
     Parameters
     ----------
+    tables
+        One a run, each of a base of its own (see :func:`losses.over_runs`).
     methods
-        Label → name in the table.
+        Label → name in the tables.
 
     Returns
     -------
@@ -142,14 +145,22 @@ def rates(table: Losses, methods: dict[str, str]) -> pd.DataFrame:
     """
     rows = []
     for label, name in methods.items():
-        for column, kind in enumerate(table.groups):
+        for column, kind in enumerate(tables[0].groups):
             row: dict[str, object] = {"kind": kind, "method": label}
             for title, minus in (("loss", None), ("against_base", BASE)):
-                found = table.interval(
-                    lambda w, name=name, minus=minus, column=column: (
-                        table.by_group(name, w) - (table.by_group(minus, w) if minus else 0)
-                    )[..., column]
-                )
+
+                def statistic(
+                    run: int,
+                    weights: Weights,
+                    name: str = name,
+                    minus: str | None = minus,
+                    column: int = column,
+                ) -> np.ndarray:
+                    table = tables[run]
+                    loss = table.by_group(name, weights)
+                    return (loss - (table.by_group(minus, weights) if minus else 0))[..., column]
+
+                found = over_runs(tables, statistic, range(len(tables)))
                 row |= {title: found.value, f"{title}_low": found.low, f"{title}_high": found.high}
             rows.append(row)
     return pd.DataFrame(rows).set_index("kind")

@@ -102,10 +102,16 @@ def test_a_difference_is_of_the_same_documents():
         np.array(["s", "t"]),
     )
     expected = evaluation.Estimate(1.0, 1.0, 1.0, "documents", 2)
-    assert dispatch.difference(table, "a", "b") == expected
-    twice = dispatch.mean_losses([table, replace(table, sums={"a": np.zeros(2), "b": np.ones(2)})])
-    assert twice.by_group("a").tolist() == [1.0, 2.0]
-    assert dispatch.difference(twice, "a", "b", "y").value == pytest.approx(0.0)
+    assert dispatch.difference([table], "a", "b") == expected
+    other = {"a": np.zeros(2), "b": np.ones(2)}
+    twice = [
+        replace(t, sums={**t.sums, "base": np.ones(2)}) for t in (table, replace(table, sums=other))
+    ]
+    assert dispatch.compare(twice, {"a": "a"}).loss["a"] == pytest.approx(1.5)
+    gap = dispatch.difference(twice, "a", "b", "y")
+    assert gap.value == pytest.approx(0.0)
+    assert (gap.low, gap.high) == (-1.0, 1.0)  # two bases that disagree by two
+    assert gap.over == "documents and 2 bases"
 
 
 def test_the_text_of_the_base_alone_decides_whether_dispatch_seems_to_lose(tiny, found, dispatcher):
@@ -179,7 +185,9 @@ def test_too_short_documents_are_refused_by_name(tiny):
 def test_dispatch_loses_where_documents_switch_and_evidence_does_not(tiny, dispatcher):
     mixed = ledger.of_windows(tiny, switching.interleaved(tiny, 6, half=64), "interleaved")
     table = dispatcher.losses(mixed)
-    frame = switching.rates(table, {"base": "base", "dispatch": "document_oracle", "e": "evidence"})
+    frame = switching.rates(
+        [table], {"base": "base", "dispatch": "document_oracle", "e": "evidence"}
+    )
     assert (frame[frame.method == "base"].against_base == 0).all()
     at = frame.set_index("method", append=True).loss
     assert at["64", "dispatch"] > at["whole", "dispatch"] + 0.1

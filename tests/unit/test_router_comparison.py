@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,16 @@ def test_an_oracle_is_never_chosen_as_the_best_router(tiny, monkeypatch):
     found = router_comparison.compare([tiny], {"uniform": FITS["uniform"]})
     assert found.table.chosen_by.idxmin() in (router_comparison.MIXING, router_comparison.RIVAL)
     assert found.best == "uniform"
+
+
+def test_a_source_is_judged_as_a_whole_and_every_part_has_every_domain(tiny):
+    found = router_comparison.read(tiny, "router").ledger
+    group = torch.tensor([0] * 6 + [1] * 3)
+    source = np.array([*"aabbcd", *"eee"])
+    found = replace(found, groups=("many", "one"), group=group, source=source)
+    found = replace(found, document=torch.arange(9))
+    fold = router_comparison._folds(found, 2)
+    assert fold.tolist() == [0, 0, 1, 1, 0, 1, 0, 1, 0]
 
 
 def test_the_rival_mixes_has_the_base_and_is_fitted_on_router_documents(tiny, comparison):
