@@ -154,7 +154,7 @@ class Baseline:
             f"{self.kind.replace('_', ' ')}, width {self.start.tier.hidden_size} "
             f"(seed {self.cooperative.seed})",
             device=device,
-            autocast=dtype if device.type == "cuda" else None,
+            autocast=dtype,
         )
 
     def model(self) -> PreTrainedModel:
@@ -165,7 +165,7 @@ class Baseline:
             self.train()
             saved = artifacts.load_tensors(self.path)
         model = self.start.model(BASE)
-        model.load_state_dict(saved[0])
+        training.overlay(model, saved[0])
         return model.eval()
 
     def log_probs(self, role: str = "heldout") -> torch.Tensor:

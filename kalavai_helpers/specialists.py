@@ -117,12 +117,12 @@ class Cooperative:
 
     def model(self, name: str) -> PreTrainedModel:
         """Base, a specialist by domain, or ``weight_average`` of all specialists."""
-        if name == "weight_average":
-            return models.average([self.model(domain) for domain in self.domains])
-        if name == BASE:
-            return copy.deepcopy(self._base)
         model = copy.deepcopy(self._base)
-        model.load_state_dict(self._saved(name)[0])
+        if name == "weight_average":
+            # What nobody trains is the base's to the bit, which a mean of equal numbers is not.
+            training.overlay(model, models.average(self._saved(d)[0] for d in self.domains))
+        elif name != BASE:
+            training.overlay(model, self._saved(name)[0])
         return model.eval()
 
     def history(self, name: str) -> training.History:
@@ -141,7 +141,7 @@ class Cooperative:
         if self.tier.hub_id is not None:
             return models.load_base(self.tier)
         model = models.new_base(self.tier, self.tokenizer.get_vocab_size(), self.base_seed)
-        model.load_state_dict(self._saved(BASE)[0])
+        training.overlay(model, self._saved(BASE)[0])
         return model
 
     def recipe(self, name: str) -> training.Recipe:
@@ -182,7 +182,7 @@ class Cooperative:
             self.path(name),
             task,
             device=device,
-            autocast=dtype if device.type == "cuda" else None,
+            autocast=dtype,
             # The base serves every cooperative: probes of one of them would not be its own.
             probes={d: self._probe(d) for d in self.domains if name != BASE},
         )

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import decoders
 import pytest
 import torch
 from transformers import GPTNeoXForCausalLM
 
 from kalavai_helpers import corpora, models, packing, tiers
 
+SPLIT = (models.trunk, models.branch)
 PYTHIA = replace(tiers.get("pythia-410m"), min_gpu_gb=0)
 
 
@@ -75,13 +77,20 @@ def test_a_new_base_depends_on_its_seed_alone(tiny_tier):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_layers_run_apart_equal_the_whole_model(tiny_tier):
-    model = models.new_base(tiny_tier, 50, seed=0)
-    ids = torch.arange(20)[None] % 50
-    trunk, branch = models.trunk(model, 1), models.branch(model, 1)
-    rotary = model.gpt_neox.rotary_emb
-    with torch.no_grad():
-        hidden = models.run_layers(trunk["layers"], trunk["embed"](ids), rotary, None)
-        hidden = models.run_layers(branch["layers"], hidden, rotary, None)
-        logits = branch["head"](branch["norm"](hidden))
-        assert torch.allclose(logits, model(ids).logits, atol=1e-5)
+@pytest.mark.parametrize("family", decoders.FAMILIES)
+def test_trunk_and_branch_are_what_is_frozen_and_what_trains(family):
+    for k in (0, 1, 3):
+        model = decoders.base(family)
+        models.freeze(model, k)
+        assert not any(p.requires_grad for p in models.trunk(model, k).parameters())
+        assert all(p.requires_grad for p in models.branch(model, k).parameters())
+        trunk, branch = (models.n_parameters(part(model, k)) for part in SPLIT)
+        assert branch == models.n_parameters(model, trainable=True)
+        assert trunk + branch == models.n_parameters(model)
+
+
+def test_an_average_holds_one_part_at_a_time():
+    parts = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}]
+    held = iter(parts)
+    assert torch.equal(models.average(held)["a"], torch.tensor([2.0, 4.0]))
+    assert torch.equal(parts[0]["a"], torch.tensor([1.0, 2.0])), "what came in stays as it was"

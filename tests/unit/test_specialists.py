@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kalavai_helpers import specialists, tiers
+from kalavai_helpers import artifacts, models, specialists, tiers
 from kalavai_helpers.specialists import BASE
 
 
@@ -39,6 +39,31 @@ def test_all_fields_travel_to_another_process(tiny):
     received = pickle.loads(pickle.dumps(sent))
     assert received == sent
     assert received.base_key == sent.base_key
+
+
+def test_a_specialist_is_stored_without_the_base_and_put_onto_it(tiny):
+    k = tiny.tier.frozen_layers
+    base, red = tiny.model(BASE), tiny.model("red")
+    tensors = artifacts.load_tensors(tiny.path("red"))[0]
+    assert set(tensors) == set(red.state_dict()) - _frozen(base, k)
+    for name, value in red.state_dict().items():
+        assert torch.equal(value, tensors.get(name, base.state_dict()[name])), name
+
+
+def test_the_weight_average_keeps_the_trunk_to_the_bit(tiny):
+    base, average = (tiny.model(name).state_dict() for name in (BASE, "weight_average"))
+    experts = [tiny.model(domain).state_dict() for domain in tiny.domains]
+    for name, value in average.items():
+        if name in _frozen(tiny.model(BASE), tiny.tier.frozen_layers):
+            assert torch.equal(value, base[name]), name
+        else:
+            mean = torch.stack([expert[name] for expert in experts]).mean(0)
+            assert torch.allclose(value, mean, atol=1e-6), name
+
+
+def _frozen(model, k):
+    models.freeze(model, k)
+    return {name for name, p in model.named_parameters() if not p.requires_grad}
 
 
 @pytest.mark.parametrize("base_seeds", [(3,), (3, 4)])
