@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).parent
+KEPT_VARIABLE = "KALAVAI_KEPT"
+"""Names a folder whose ledgers stand for those of ``data/recorded``, e.g. made-up ones."""
 
 
 class CorruptArtifactWarning(UserWarning):

@@ -7,6 +7,7 @@ decide a number. Equal key, equal output: that is why an unchanged chapter need 
 
 import ast
 import hashlib
+import os
 import platform
 import re
 from collections.abc import Iterable, Mapping
@@ -160,6 +161,7 @@ def key(root: Path, chapter: str, notebook: NotebookNode, parameters: Mapping[st
     mentioned = set().union(*(_path_parts(source) for source in sources))
     earlier = [name for name in names(root) if name < chapter and name in mentioned]
     corpora = str(parameters.get("corpora", ""))
+    kept = os.environ.get(artifacts.KEPT_VARIABLE)
     return artifacts.fingerprint(
         source_path(root, chapter).read_text(encoding="utf-8"),
         modules,
@@ -168,6 +170,7 @@ def key(root: Path, chapter: str, notebook: NotebookNode, parameters: Mapping[st
         {name: key(root, name, read(root, name), parameters) for name in earlier},
         dict(parameters),
         _folder_state(Path(corpora.partition(":")[2])) if ":" in corpora else None,
+        _folder_state(Path(kept)) if kept else None,
         {**artifacts.versions(*LIBRARIES), "python": platform.python_version()},
     )
 

@@ -253,7 +253,8 @@ def runs(
 ) -> list[Mapping[str, Any]]:
     """Return the runs of a chapter, the strongest first: this moment's, and the recorded ones.
 
-    Where a tier was both built and recorded, the built run stands for it.
+    A run brings its side runs (see `records.run_of`). Where a tier was both built and recorded,
+    the built run stands for it.
     """
     current = records.current()
     if current is not None and current["chapter"] == chapter:
@@ -262,6 +263,7 @@ def runs(
         tier = tier or (current["tier"] if current else None)
         folder = (root or artifacts.project_root()) / "_build" / "records"
         now = _read([folder / tier / f"{chapter}.json"] if tier else [])
+    now = [one for run in now for one in (run, *run.get("sides", {}).values())]
     kept = _read(sorted(_kept().glob(f"*/{chapter}.json")))
     built = {run["tier"] for run in now}
     found = [*now, *(run for run in kept if run["tier"] not in built)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import published, recorded, records, wording
+from . import published, recorded, records, tiers, wording
 
 OPTIONS = ("ci", "bare")
 # Mathematics and code have braces of their own.
@@ -123,7 +123,8 @@ def say(markdown: str) -> None:
     ----------
     markdown
         In braces stand ``{NAME}``, a record of this chapter in this run, ``{recorded:NAME}``, one of
-        its recorded run, or ``{pub:ID}``, a value of the public record. Behind the name, each after
+        its recorded run, ``{pretrained:NAME}``, one that this run computed from the recorded ledger
+        of a pretrained model, or ``{pub:ID}``, a value of the public record. Behind the name, each after
         a ``|``, may stand a format, ``ci`` and ``bare``, as in ``{gain|+.2f|ci}``. Braces in
         mathematics and in code are left alone.
 
@@ -161,7 +162,8 @@ def find(name: str) -> Quantity:
     Raises
     ------
     KeyError
-        When there is no such number; the message names the closest ones.
+        When there is no such number; the message names the closest ones. When this run computed
+        nothing from a recorded ledger.
     RuntimeError
         When the chapter has not called `records.start`.
     FileNotFoundError
@@ -176,6 +178,9 @@ def find(name: str) -> Quantity:
     if colon and origin == "recorded":
         past = recorded.load(run["chapter"])
         return of_run(past, rest, f"Recorded {past['date']}")
+    if colon and origin == "pretrained":
+        past = records.side(tiers.PRETRAINED)
+        return of_run(past, rest, f"Computed from the ledger recorded {past['date']}")
     return of_run(run, name)
 
 

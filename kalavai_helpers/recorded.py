@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts, records
+from . import artifacts, records, tiers
 from .tiers import Tier
 
 if TYPE_CHECKING:
@@ -88,10 +90,48 @@ def history() -> list[Entry]:
 def keep(chapter: str, tier: Tier, duration_s: float) -> Path:
     """Keep the records that a chapter has just saved, with its recipe and duration."""
     run = records.load(chapter, tier.name)
+    # What it computed from another recording is not of this run.
+    run.pop("sides", None)
     # The place of a corpus on the machine that ran is nobody's business.
     run["corpora"] = run["corpora"].partition(":")[0]
     run |= {"recipe": {"name": tier.name, **tier.recipe()}, "duration_s": round(duration_s)}
     return artifacts.write_json(folder(tier.name) / f"{chapter}.json", run)
+
+
+def keep_side(chapter: str, tier: str = tiers.PRETRAINED, built: str = "ci") -> Path:
+    """Keep what a chapter has just computed from a recorded ledger, for readers to be held to.
+
+    Raises
+    ------
+    KeyError
+        If the built chapter has no side run at this tier.
+    """
+    sides = records.load(chapter, built).get("sides", {})
+    if tier not in sides:
+        raise KeyError(f"chapter {chapter}, built at tier {built}, computed nothing of tier {tier}")
+    return artifacts.write_json(folder(tier) / f"{chapter}.json", sides[tier])
+
+
+def differences(run: Mapping[str, Any], past: Mapping[str, Any]) -> list[str]:
+    """One sentence for every record of two runs that is not printed alike, to its last digit."""
+    found, wanted = run["records"], past["records"]
+    problems = [
+        f"{run['chapter']}/{name} was recorded only {'before' if name in wanted else 'now'}"
+        for name in sorted(found.keys() ^ wanted.keys())
+    ]
+    for name in sorted(found.keys() & wanted.keys()):
+        for what in ("value", "low", "high"):
+            now, then = found[name][what], wanted[name][what]
+            if not _printed_alike(now, then):
+                problems.append(f"{run['chapter']}/{name}: {what} is {now!r}, it was {then!r}")
+    return problems
+
+
+def _printed_alike(one: float | str | None, other: float | str | None) -> bool:
+    if one is None or other is None or isinstance(one, str) or isinstance(other, str):
+        return one == other
+    # Tables and verdicts print four digits; a rounding error must not tip the last of them.
+    return f"{one:.4g}" == f"{other:.4g}" or math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def keep_fused(tier: Tier, seed: int, source: str) -> Path:

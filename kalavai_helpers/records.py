@@ -2,6 +2,10 @@
 
 A chapter calls `start` once, `record` for every number that prose, tests or other chapters use,
 and `save` in its last cell. Text and figures read the saved JSON, so they cannot disagree.
+
+What a chapter recomputes from a recorded ledger was run by somebody else: inside `run_of`, records
+go to a *side run*, with the tier, text, seed, date and environment of that recording. It is saved
+in the file of the chapter's own run, and may use the same names.
 """
 
 import json
@@ -11,7 +15,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +30,8 @@ FOLDER_VARIABLE = "KALAVAI_RECORDS"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "plotly")
 
 _run: dict[str, Any] | None = None
+_side: str | None = None
+"""Tier of the side run that records go to just now."""
 
 
 def start(chapter: str, tier: str, seed: int, corpora: str, key: str | None = None) -> None:
@@ -39,7 +46,8 @@ def start(chapter: str, tier: str, seed: int, corpora: str, key: str | None = No
     key
         Name of the key record, the one shown in the table after a run; by default the first.
     """
-    global _run
+    global _run, _side
+    _side = None
     _run = {
         "chapter": chapter,
         "tier": str(tier),
@@ -50,7 +58,67 @@ def start(chapter: str, tier: str, seed: int, corpora: str, key: str | None = No
         "key_record": key,
         "records": {},
         "tables": {},
+        "sides": {},
     }
+
+
+@contextmanager
+def run_of(tier: str) -> Iterator[None]:
+    """Let records and tables of the block go to the side run of a recorded ledger.
+
+    Several blocks fill one side run. `current`, and what text and verdicts say in the block, are
+    still of the chapter's own run.
+
+    Parameters
+    ----------
+    tier
+        Tier of the recording (see `kept_ledger`).
+
+    Raises
+    ------
+    RuntimeError
+        When `start` has not been called, or inside another such block.
+    FileNotFoundError
+        When no ledger was recorded at this tier.
+    """
+    from kalavai_helpers import kept_ledger
+
+    global _side
+    run = _started()
+    if _side is not None:
+        raise RuntimeError(f"run_of({tier!r}) inside run_of({_side!r}): end that block first")
+    about = kept_ledger.about(tier)
+    run["sides"].setdefault(
+        tier,
+        {
+            "chapter": run["chapter"],
+            **{name: about[name] for name in kept_ledger.RUN},
+            "recomputed_from": "the recorded ledger",
+            "records": {},
+            "tables": {},
+        },
+    )
+    _side = tier
+    try:
+        yield
+    finally:
+        _side = None
+
+
+def side(tier: str) -> dict[str, Any]:
+    """Return the side run of the current chapter at a tier.
+
+    Raises
+    ------
+    KeyError
+        When the chapter recorded nothing inside `run_of`.
+    """
+    run = _started()
+    if tier not in run["sides"]:
+        raise KeyError(
+            f"chapter {run['chapter']} recorded nothing inside records.run_of({tier!r}) so far"
+        )
+    return run["sides"][tier]
 
 
 def record(
@@ -91,7 +159,7 @@ def record(
     TypeError
         When the value is neither a number nor a word.
     """
-    run = _started()
+    run = _target()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(
             f"Record name {name!r}: use lower-case letters, digits and underscores only"
@@ -122,7 +190,7 @@ def table(name: str, frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     plain = frame.reset_index()
     # Columns by position: JSON files are written with sorted keys.
-    _started()["tables"][name] = {
+    _target()["tables"][name] = {
         "columns": list(plain.columns),
         "rows": plain.astype(object).to_numpy().tolist(),
     }
@@ -263,6 +331,12 @@ def _started() -> dict[str, Any]:
     if _run is None:
         raise RuntimeError("records.start(chapter, tier=…, seed=…, corpora=…) was not called")
     return _run
+
+
+def _target() -> dict[str, Any]:
+    """Return the run that records go to: the chapter's own, or the side run of a block."""
+    run = _started()
+    return run if _side is None else run["sides"][_side]
 
 
 def _finite(value: Any, where: str, field: str) -> float | int | bool:

@@ -202,6 +202,8 @@ TIERS = {
     )
 }
 NAMES = tuple(TIERS)
+PRETRAINED = "smollm2-135m"
+"""The tier whose recorded ledger chapters speak from (see :mod:`kalavai_helpers.kept_ledger`)."""
 
 
 def get(name: str) -> Tier:

@@ -20,7 +20,7 @@ from kalavai_helpers import figures, kernel
 CHAPTERS = [Path(page).name for page in PAGES if page.startswith("notebooks/")]
 # Sphinx's roles, and the places for numbers in what `prose.say` is given.
 UNREAD = re.compile(
-    r"""\{[a-z]+\}`|\{(?:pub|recorded):|\|\+?\.\d[a-z](?:\|ci)?\}|prose\.say\("+[\w{*-]"""
+    r"""\{[a-z]+\}`|\{(?:pub|recorded|pretrained):|\|\+?\.\d[a-z](?:\|ci)?\}|prose\.say\("+[\w{*-]"""
 )
 
 BY_HAND = [

@@ -111,7 +111,7 @@ def test_figures_are_readable_json(page):
 
 # Signs of a sentence or a table that nobody read: kind → pattern in the text of a page.
 UNREAD = {
-    "role": r"\{[a-z]+\}`[^`]*`|\{(?:pub|recorded):",
+    "role": r"\{[a-z]+\}`[^`]*`|\{(?:pub|recorded|pretrained):",
     "tuple of one": r"\(\d+,\)",
     "one of many": r"(?<![\d.,−–-])1[ \u202f](?:seeds|specialists|documents|steps|tokens|runs|fits|"
     r"cooperatives|switches|domains|windows)\b",

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from kalavai_helpers import chapters, claims, expected, records, routing, switching, verdicts
+from kalavai_helpers import (
+    chapters,
+    claims,
+    expected,
+    kept_ledger,
+    recorded,
+    records,
+    routing,
+    switching,
+    tiers,
+    verdicts,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = chapters.names(ROOT)
@@ -47,6 +58,19 @@ def test_every_chapter_has_expected_records():
 @pytest.mark.parametrize("chapter", EXPECTED)
 def test_a_run_is_within_the_measured_spread_of_repeated_runs(chapter):
     assert expected.differences(records.load(chapter), EXPECTED[chapter]) == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_figures_of_a_recorded_ledger_are_computed_again_to_the_last_printed_digit(chapter):
+    built = records.load(chapter).get("sides", {})
+    kept = recorded.folder(tiers.PRETRAINED) / f"{chapter}.json"
+    assert kept.is_file() == (tiers.PRETRAINED in built)
+    for tier, side in built.items():
+        assert recorded.differences(side, recorded.load(chapter, tier)) == []
+        told = kept_ledger.about(tier)
+        assert {name: side[name] for name in kept_ledger.RUN} == {
+            name: told[name] for name in kept_ledger.RUN
+        }
 
 
 @pytest.mark.parametrize("chapter", [name for name in CHAPTERS if name != "02_router_in_action"])

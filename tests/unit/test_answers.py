@@ -5,7 +5,16 @@ import re
 
 import pytest
 
-from kalavai_helpers import artifacts, boxes, claims, findings, records, verdicts
+from kalavai_helpers import (
+    artifacts,
+    boxes,
+    claims,
+    findings,
+    kept_ledger,
+    records,
+    tiers,
+    verdicts,
+)
 from kalavai_helpers.verdicts import Kind, Level, Word
 
 ROOT = artifacts.project_root()
@@ -24,11 +33,14 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "load", lambda: loaded)
     monkeypatch.setattr(findings, "audit", lambda: audit)
 
-    def write(tier, chapter, entries, corpora="folder", built=False):
+    def write(tier, chapter, entries, corpora="folder", built=False, sides=()):
         folder = tmp_path / ("_build/records" if built else "data/recorded") / tier
         folder.mkdir(parents=True, exist_ok=True)
         run = {"chapter": chapter, "tier": tier, "corpora": corpora, "seed": 42}
-        run |= {"date": "2026-01-01", "records": entries}
+        run |= {"date": "2026-01-01", "records": entries, "sides": {}}
+        for side, found in dict(sides).items():
+            told = {"tier": side, "corpora": "folder", "date": "2026-12-01", "records": found}
+            run["sides"][side] = run | told
         (folder / f"{chapter}.json").write_text(json.dumps(run))
 
     write.root = tmp_path
@@ -81,6 +93,54 @@ def test_the_run_in_memory_stands_before_saved_ones(world, monkeypatch):
     records.record("gain_evidence", -1.0, "%", low=-2.0, high=-0.5)
     (one,) = findings.of("fused-beats-best", root=world.root).evidence
     assert (one.value, one.word, one.seed) == (-1.0, Word.NOT_AT_THIS_SIZE, 7)
+
+
+PRETRAINED = tiers.PRETRAINED
+
+
+def test_a_side_run_gives_the_same_claims_a_value_of_a_pretrained_model(world):
+    name, sides = "01_protocol", {PRETRAINED: {"gain_evidence": entry(21, 20, 22)}}
+    world("laptop", name, {"gain_evidence": entry(-3, -4, -2)})
+    own = {"gain_evidence": entry(9, 8, 10)}
+    world("ci", name, own, "builtin", built=True, sides=sides)
+    found = findings.of("fused-beats-best", "ci", world.root)
+    assert [(one.level, one.value) for one in found.evidence] == [
+        (Level.PRETRAINED, 21),
+        (Level.SMALL, -3),
+        (Level.TOY, 9),
+    ]
+    assert found.answer == "seen (pretrained model)"
+    assert found.evidence[0].behind == f"1 seed (42), tier {PRETRAINED}, real text"
+    assert "pretrained model" in boxes.box(found)
+    told = dict(boxes.summary(findings.front("ci", world.root)))
+    assert "seen 1" in told["What was seen: pretrained model"]
+
+
+def test_a_side_run_of_this_moment_stands_before_built_and_kept_ones(world, monkeypatch):
+    name, record = "01_protocol", "gain_evidence"
+
+    def pretrained():
+        found = findings.of("fused-beats-best", "ci", world.root).evidence
+        return [one.value for one in found if one.tier == PRETRAINED]
+
+    world(PRETRAINED, name, {record: entry(1, 0.5, 2)})
+    assert pretrained() == [1]
+    sides = {PRETRAINED: {record: entry(2, 1, 3)}}
+    world("ci", name, {record: entry(9, 8, 10)}, "builtin", built=True, sides=sides)
+    assert pretrained() == [2]
+    about = dict.fromkeys(kept_ledger.RUN, "folder") | {"tier": PRETRAINED, "seed": 42}
+    monkeypatch.setattr(kept_ledger, "about", lambda tier: about)
+    records.start(name, tier="ci", seed=7, corpora="builtin")
+    assert pretrained() == [1], "a run that has not computed anything yet"
+    with records.run_of(PRETRAINED):
+        records.record(record, 3.0, "%", low=2.0, high=4.0)
+    assert pretrained() == [3.0]
+
+
+def test_builtin_text_is_toy_evidence_whatever_the_model(world):
+    world(PRETRAINED, "01_protocol", {"gain_evidence": entry(9, 8, 10)}, "builtin")
+    (one,) = findings.of("fused-beats-best", None, world.root).evidence
+    assert one.level is Level.TOY
 
 
 def test_a_record_of_released_values_answers_the_first_question(world):

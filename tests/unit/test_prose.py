@@ -8,7 +8,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from kalavai_helpers import chapters, prose, published, recorded, records
+from kalavai_helpers import chapters, kept_ledger, prose, published, recorded, records, tiers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("notebooks/[0-9][0-9]_*.md"), *ROOT.glob("book/*.md")])
@@ -199,6 +199,20 @@ def test_published_and_recorded_numbers_say_where_they_come_from(run):
 def test_a_number_that_cannot_be_said_fails_the_cell(run, template, message):
     with pytest.raises(ValueError, match=message):
         prose.say(template)
+
+
+def test_numbers_from_a_recorded_ledger_are_those_of_the_side_run(run, monkeypatch):
+    with pytest.raises(ValueError, match=r"\{pretrained:gain\} in the text: .*nothing inside"):
+        prose.say("{pretrained:gain}")
+    about = {"tier": tiers.PRETRAINED, "corpora": "folder", "seed": 42, "date": "2026-12-01"}
+    monkeypatch.setattr(kept_ledger, "about", lambda tier: about | {"environment": {}})
+    with records.run_of(tiers.PRETRAINED):
+        records.record("gain", 21.85, "%", low=20.0, high=23.0)
+    text = prose.fill("{gain|.1f}, {pretrained:gain|+.1f|ci}")
+    assert plain("{gain|.1f}, {pretrained:gain|+.1f|ci}") == "7.1 %, +21.9 % (+20.0 to +23.0)"
+    assert f"ledger recorded 2026-12-01: tier {tiers.PRETRAINED}, seed 42, text folder" in text
+    with pytest.raises(ValueError, match="closest: gain"):
+        prose.say("{pretrained:gian}")
 
 
 def test_before_records_start_nothing_is_said():

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from kalavai_helpers import artifacts, chapters, hf_tokenizer, recorded, tiers
+from kalavai_helpers import artifacts, chapters, hf_tokenizer, recorded, records, tiers
 
 TEXT = "def half(x):\n    return x / 2  # Ünïcode, und\ttabs"
 
@@ -73,3 +73,52 @@ def test_a_line_of_the_history_without_a_reason_is_refused(tmp_path, monkeypatch
     (tmp_path / "recorded" / "runs.csv").write_text(head + ",laptop,01_x,none,forgotten,because\n")
     with pytest.raises(ValueError, match="line 2"):
         recorded.history()
+
+
+def entry(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high, "unit": "%"}
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """A built chapter with a side run, in folders of its own."""
+    side = {"tier": tiers.PRETRAINED, "corpora": "folder", "records": {"gain": entry(21, 20, 22)}}
+    run = {"tier": "ci", "corpora": "folder:/a", "records": {"gain": entry(9)}}
+    run |= {"sides": {tiers.PRETRAINED: side}}
+    monkeypatch.setenv(records.FOLDER_VARIABLE, str(tmp_path / "records"))
+    monkeypatch.setattr(artifacts, "data", lambda: tmp_path / "data")
+    artifacts.write_json(records.path("01_x", "ci"), run)
+    return side
+
+
+def test_what_was_computed_from_a_recorded_ledger_is_kept_beside_it(built):
+    path = recorded.keep_side("01_x")
+    assert path.parent == recorded.folder(tiers.PRETRAINED)
+    assert recorded.load("01_x", tiers.PRETRAINED) == built
+    with pytest.raises(KeyError, match="computed nothing of tier laptop"):
+        recorded.keep_side("01_x", "laptop")
+
+
+def test_a_recorded_run_does_not_bring_what_it_computed_from_another_recording(built):
+    recorded.keep("01_x", tiers.get("ci"), 3.2)
+    kept = recorded.load("01_x", "ci")
+    assert "sides" not in kept
+    assert kept["corpora"] == "folder"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"gain": entry(21.0000001, 20, 22)}, None),
+        ({"gain": entry(21.001, 20, 22)}, None),
+        ({"gain": entry(21.01, 20, 22)}, "01_x/gain: value is 21.01, it was 21"),
+        ({"gain": entry(21, 20, 22.02)}, "01_x/gain: high is 22.02, it was 22"),
+        ({"gain": entry(21, None, 22)}, "01_x/gain: low is None, it was 20"),
+        ({"gain": entry("a", 20, 22)}, "01_x/gain: value is 'a', it was 21"),
+        ({"gain": entry(21, 20, 22), "new": entry(1)}, "01_x/new was recorded only now"),
+        ({}, "01_x/gain was recorded only before"),
+    ],
+)
+def test_runs_agree_where_they_are_printed_alike(built, change, problem):
+    now = {"chapter": "01_x", "records": change}
+    assert recorded.differences(now, built) == ([problem] if problem else [])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kalavai_helpers import artifacts, records
+from kalavai_helpers import artifacts, kept_ledger, records, tiers
 
 
 @pytest.fixture
@@ -148,3 +148,92 @@ def test_a_chapter_chooses_what_is_compared_and_how_it_is_called():
     assert table.loc["size"].tolist()[:2] == ["331,136", "45,920"]
     with pytest.raises(KeyError, match="never_recorded"):
         records.beside(past, {"wrong": "never_recorded"})
+
+
+RECORDED = {
+    "tier": tiers.PRETRAINED,
+    "corpora": "folder",
+    "seed": 42,
+    "date": "2026-12-01",
+    "environment": {"torch": "2.13"},
+}
+
+
+@pytest.fixture
+def ledger(folder, monkeypatch):
+    """A recorded ledger, as far as records ask."""
+    monkeypatch.setattr(kept_ledger, "about", lambda tier: {**RECORDED, "tier": tier})
+    begin()
+    records.record("gain", 1.0, "%")
+
+
+def test_a_side_run_has_the_same_names_and_the_origin_of_the_recording(ledger):
+    import pandas as pd
+
+    with records.run_of(tiers.PRETRAINED):
+        records.record("gain", 21.5, "%", low=20.0, high=23.0)
+        records.table("summary", pd.DataFrame({"a": [1]}))
+    records.record("loss", 2.0)
+    with records.run_of(tiers.PRETRAINED):
+        records.record("loss", 3.0)
+    records.save()
+    run = records.load("01_test")
+    assert {name: entry["value"] for name, entry in run["records"].items()} == {
+        "gain": 1.0,
+        "loss": 2.0,
+    }
+    assert run["tables"] == {}
+    (side,) = run["sides"].values()
+    assert side == records.side(tiers.PRETRAINED)
+    assert {name: entry["value"] for name, entry in side["records"].items()} == {
+        "gain": 21.5,
+        "loss": 3.0,
+    }
+    assert list(side["tables"]) == ["summary"]
+    assert {name: side[name] for name in RECORDED} == RECORDED
+    assert side["chapter"] == "01_test"
+    assert "recorded" in side["recomputed_from"]
+    assert (run["tier"], run["corpora"]) == ("ci", "builtin")
+
+
+def test_what_a_chapter_says_inside_of_a_side_run_is_its_own(ledger):
+    with records.run_of(tiers.PRETRAINED):
+        assert records.current()["records"]["gain"]["value"] == 1.0
+
+
+def test_after_an_error_records_are_the_chapters_own_again(ledger):
+    with pytest.raises(ZeroDivisionError), records.run_of(tiers.PRETRAINED):
+        raise ZeroDivisionError
+    records.record("later", 1.0)
+    assert "later" in records.current()["records"]
+
+
+def test_side_runs_are_refused_where_they_cannot_be(ledger, monkeypatch):
+    with (
+        pytest.raises(RuntimeError, match="inside run_of"),
+        records.run_of(tiers.PRETRAINED),
+        records.run_of("laptop"),
+    ):
+        pass
+    with pytest.raises(KeyError, match=r"recorded nothing inside records\.run_of\('laptop'\)"):
+        records.side("laptop")
+    monkeypatch.setattr(records, "_run", None)
+    with pytest.raises(RuntimeError, match="start"), records.run_of(tiers.PRETRAINED):
+        pass
+
+
+def test_a_new_chapter_has_no_side_runs(ledger):
+    with records.run_of(tiers.PRETRAINED):
+        records.record("gain", 1.0)
+        begin()
+        records.record("own", 1.0)
+    assert records.current()["sides"] == {}
+    assert list(records.current()["records"]) == ["own"]
+
+
+def test_a_side_run_stands_beside_the_chapters_own(ledger):
+    with records.run_of(tiers.PRETRAINED):
+        records.record("gain", 21.5, "%", low=20.0, high=23.0)
+    table = records.beside(records.side(tiers.PRETRAINED), {"gain": "gain"})
+    assert table.loc["gain"].tolist() == ["1", "21.5 [20, 23]", "%"]
+    assert f"recorded ({tiers.PRETRAINED})" in table.columns
