@@ -286,6 +286,24 @@ def column_path(cooperative: Cooperative, windows: Windows, title: str, name: st
     return artifacts.store() / "ledgers" / f"{title}-{name}-{key}.safetensors"
 
 
+def missing(
+    cooperative: Cooperative,
+    parts: dict[str, Windows],
+    name: str,
+    models: Sequence[str],
+    *,
+    keep_states: bool = False,
+) -> list[str]:
+    """Models whose scores :func:`of_windows` would not find in the store."""
+    joined = packing.concatenate(list(parts.values()))
+    paths = {model: column_path(cooperative, joined, name, model) for model in models}
+    return [
+        model
+        for model, path in paths.items()
+        if not (path.exists() and (states_path(path).exists() or not keep_states))
+    ]
+
+
 def states_path(column: Path) -> Path:
     """Where the store keeps the last hidden states that a column was read off."""
     return column.with_suffix(".states")

@@ -6,7 +6,7 @@ states of a text serve the base and all of them. One branch is in memory at a ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -110,11 +110,16 @@ class Reader:
         self._batches = torch.from_numpy(input_ids.astype(np.int64)).split(batch_size)
         self._wanted = torch.from_numpy(wanted).split(batch_size)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the models run."""
+        return self.cooperative.tier.device()[0]
+
     @cached_property
     def trunk(self) -> SharedTrunk:
         """The trunk of the base."""
-        tier = self.cooperative.tier
-        return SharedTrunk(self.cooperative.model(BASE).to(tier.device()[0]), tier.frozen_layers)
+        base = self.cooperative.model(BASE).to(self.device)
+        return SharedTrunk(base, self.cooperative.tier.frozen_layers)
 
     @cached_property
     def _trunk_states(self) -> list[torch.Tensor]:
@@ -124,10 +129,16 @@ class Reader:
         """The branch of one of the cooperative's models."""
         return self.trunk.branch(self.cooperative.model(name))
 
+    def heads(self, names: Sequence[str]) -> torch.Tensor:
+        """Output matrices (V, N, d) of models, or (V, 1, d) where they share that of the trunk."""
+        if architectures.tied(self.trunk.config):
+            return self.trunk.part["embed"].weight.detach()[:, None]
+        return torch.stack([self.branch(name).head for name in names], 1)
+
     def states(self, branch: Branch, task: str) -> Iterator[torch.Tensor]:
         """Last hidden states (n, d) at the wanted positions, batch after batch, on the device."""
         done, total = 0, sum(map(len, self._batches))
         for states, wanted in zip(self._trunk_states, self._wanted, strict=True):
-            yield branch.states(states)[wanted.to(self.trunk.device)]
+            yield branch.states(states)[wanted.to(self.device)]
             done += len(wanted)
             progress.report(task, done, total)
