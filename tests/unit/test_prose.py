@@ -114,6 +114,12 @@ def test_chapters_have_nothing_that_only_the_site_can_read(chapter):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_caption_counts_what_its_intervals_rest_on(chapter):
+    for cell in chapters.code_cells(chapters.read(ROOT, chapter)):
+        assert not re.findall(r"95 %(?: intervals?)? over (?:sources|documents).*", cell.source)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_cell_that_says_a_sentence_is_collapsed_everywhere(chapter):
     for cell in chapters.code_cells(chapters.read(ROOT, chapter)):
         if said(cell.source) and cell.source.startswith("prose.say("):
