@@ -104,7 +104,8 @@ class ClaimsDirective(SphinxDirective):
         found = "".join(
             f"<div>{value}</div>"
             if outcome.decides
-            else f"<div><small>{value} {claims.READINGS[outcome.reading]}</small></div>"
+            else f'<div class="kv-reading"><small>{value} '
+            f"{claims.READINGS[outcome.reading]}</small></div>"
             for value, outcome in zip(values, row.outcomes, strict=True)
         )
         found = found or "—"
