@@ -61,8 +61,8 @@ def of_own(base: np.ndarray, own: np.ndarray) -> dict[str, float]:
         n, one_over_n; divergence (mean over domains, %), divergence_spread (standard deviation, pp),
         shared_divergence = (1 − 1/N) · divergence; base (mean loss, nats/token); reduction (of the
         mean loss by the own specialists, %); strongest (share of what the specialists save at home
-        that the strongest one saves); at_home (%): what the oracle would gain over the best specialist if abroad every
-        specialist were the base, neither better nor worse.
+        that the strongest one saves); at_home (%): what the oracle would gain over the best
+        specialist if abroad every specialist were the base, neither better nor worse.
     """
     n, saved = len(base), base - own
     divergence = 100 * saved / base
@@ -179,7 +179,8 @@ def _as_it_is(name: str) -> Rule:
 
 
 PENALTY = 0.02
-"""Of the ridges: 2 % of a predictor's variance, enough to tame those that say nearly the same."""
+"""Of the ridges, in variances of a predictor. On a made-up cooperative of twenty, errors across halves
+change by less than 0.1 pp from 0.003 to 0.3."""
 
 RULES: dict[str, tuple[str, Rule]] = {
     "mean gain": ("nothing", partial(fit, names=())),
@@ -317,26 +318,25 @@ def explained(
     ridge on all predictors explains beyond one on all but this), each with the ends of its interval
     over specialists.
     """
-    left: dict[Names, list[float]] = {}
+    planes = {"all": (names, PENALTY)}
+    for name in names:
+        planes[f"alone {name}"] = ((name,), 0.0)
+        planes[f"without {name}"] = (tuple(other for other in names if other != name), PENALTY)
+    left: dict[str, list[float]] = {key: [] for key in planes}
     variance = []
-    alone = [(name,) for name in names]
-    without = [tuple(other for other in names if other != name) for name in names]
     for _, known, asked in _folds(table, members, halves):
-        for used in (names, *alone, *without):
-            plane = fit(known, used, penalty=0.0 if used in alone else PENALTY)
-            left.setdefault(used, []).append(_scores(asked, plane)["unexplained"])
-        variance.append(_scores(asked, plane)["variance"])
-    n, whole, unexplained = (
-        members.shape[1],
-        np.array(variance),
-        {k: np.array(v) for k, v in left.items()},
-    )
+        for key, (used, penalty) in planes.items():
+            scores = _scores(asked, fit(known, used, penalty=penalty))
+            left[key].append(scores["unexplained"])
+        variance.append(scores["variance"])
+    n, whole = members.shape[1], np.array(variance)
+    unexplained = {key: np.array(values) for key, values in left.items()}
     rows = {
         name: columns(
-            alone=_ratio(whole - unexplained[one], whole, n),
-            unique=_ratio(unexplained[rest] - unexplained[names], whole, n),
+            alone=_ratio(whole - unexplained[f"alone {name}"], whole, n),
+            unique=_ratio(unexplained[f"without {name}"] - unexplained["all"], whole, n),
         )
-        for name, one, rest in zip(names, alone, without, strict=True)
+        for name in names
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("predictor")
 
