@@ -27,7 +27,7 @@ ALL_UP_TO = 200
 """Sizes with no more subsets than that are taken whole: of twenty, pairs and 18 to 20."""
 PER_HALF, PER_SIZE = 4, 80
 """Subsets drawn of a size within every half, and of a size above half of the specialists. With a
-hundred halvings some 6,500 subsets of twenty, which take six seconds of one core."""
+hundred halvings 6,292 subsets of twenty, which are routed in six seconds of one core."""
 
 NAMED: dict[str, tuple[str, ...]] = {
     "private": released_losses.PRIVATE,
