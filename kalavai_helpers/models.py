@@ -1,6 +1,6 @@
-"""Models: making or loading a base, freezing, and the split into trunk and branch.
+"""Models: making a base, freezing, and the split into trunk and branch.
 
-A base trained here is GPT-NeoX (the Pythia family), a loaded one any decoder of
+A base trained here is GPT-NeoX (the Pythia family), a published one any decoder of
 :mod:`kalavai_helpers.architectures`. The trunk is the embedding and the first k blocks, shared by
 every specialist; the branch is what is left and belongs to one specialist.
 """
@@ -15,7 +15,6 @@ import torch
 from .tiers import Tier
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import GPTNeoXForCausalLM, PreTrainedModel
 
 
@@ -42,51 +41,6 @@ def new_base(tier: Tier, vocab_size: int, seed: int) -> GPTNeoXForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPTNeoXForCausalLM(config).eval()
-
-
-def load_base(tier: Tier) -> PreTrainedModel:
-    """The tier's published checkpoint, pinned to its revision, in float32 master weights.
-
-    Raises
-    ------
-    ConnectionError
-        If it is neither in the local cache nor to be had from the Hub.
-    """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            tier.hub_id, revision=tier.revision, dtype=torch.float32
-        )
-    except OSError as error:
-        raise ConnectionError(_unreachable(tier)) from error
-    model.config.use_cache = False
-    return model.eval()
-
-
-def load_tokenizer(tier: Tier) -> Tokenizer:
-    """The tokenizer of the tier's published checkpoint.
-
-    Raises
-    ------
-    ConnectionError
-        If it is neither in the local cache nor to be had from the Hub.
-    """
-    from huggingface_hub import hf_hub_download
-    from tokenizers import Tokenizer
-
-    try:
-        path = hf_hub_download(tier.hub_id, "tokenizer.json", revision=tier.revision)
-    except OSError as error:
-        raise ConnectionError(_unreachable(tier)) from error
-    return Tokenizer.from_file(path)
-
-
-def _unreachable(tier: Tier) -> str:
-    return (
-        f"Cannot load {tier.hub_id} at {tier.revision} from the Hugging Face Hub or the local "
-        "cache: connect once, or use --tier ci"
-    )
 
 
 def freeze(model: torch.nn.Module, frozen_layers: int | None) -> None:
