@@ -325,9 +325,10 @@ class Study:
 
         Returns
         -------
-        By name: ``TEAM: ROUTER, logits``, ``TEAM: weight_average`` and ``TEAM: kl`` (of the own
-        specialist from the base) of all tokens (n,), and ``TEAM: pooled, gates`` of all windows
-        (n_windows, N), with the seed behind ``pooled`` where there are several.
+        By name: of all tokens (n,) ``TEAM: ROUTER, logits`` and, of held-out text, ``TEAM: kl``
+        (own specialist from the base) and ``TEAM: weight_average`` (all teams but the first); of
+        all windows (n_windows, N) ``TEAM: pooled, gates``. Where there are several seeds of the
+        pooled router, it is ``pooled SEED``.
         """
         path = self._columns_path(team, part)
         saved = artifacts.load_tensors(path)
@@ -369,7 +370,8 @@ class Study:
                 own = states.restrict((BASE, domain), tokens[mine])
                 kl[mine] = last_states.divergence(own, domain, BASE)
             made["kl"] = of_tokens(kl)
-            made["weight_average"] = of_tokens(self._average(team))
+            if team != self.teams[0]:  # its average is a model of the ledger
+                made["weight_average"] = of_tokens(self._average(team))
         windows = whole.window[tokens].unique()
         n_windows = int(whole.window.max()) + 1
         for name, weights in by_window.items():

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from kalavai_helpers import corpora, evaluation, ledger, published, regime, tiers
+from kalavai_helpers import artifacts, corpora, evaluation, ledger, published, regime, tiers
 
 OURS = ("ci", "laptop")
 CHOSEN = {
@@ -69,6 +70,33 @@ def test_a_recipe_is_scored_on_what_its_specialist_did_not_read(tiny, monkeypatc
     held = {x.id for d in tiny.domains for role in ("router", "heldout") for x in split[d][role]}
     assert (read | scored) & held == set()
     assert table.specialist_steps.tolist() == [6]
+
+
+def test_a_trial_that_was_stopped_does_not_train_again(tiny, monkeypatch):
+    recipe = replace(tiny.tier, specialist_steps=5)
+    arguments = [recipe], tiny.corpora, tiny.domains, 42
+    path, job = list(regime.jobs(*arguments).items())[1]
+    score = regime.ledger.score
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(regime.ledger, "score", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    monkeypatch.setattr(regime.ledger, "score", score)
+    monkeypatch.setattr(torch.optim, "AdamW", None)  # any training would now fail
+    job()
+    assert len(artifacts.read_json(path)) == len(tiny.domains)
+    assert list(path.parent.glob(f"{path.stem}*")) == [path]
+
+
+def test_a_published_base_is_tried_on_two_domains_with_recipes_of_its_specialists():
+    tier = tiers.get(tiers.PRETRAINED)
+    recipes = regime.tried(tier)
+    assert tier in recipes
+    assert {recipe.base_steps for recipe in recipes} == {tier.base_steps}
+    assert len({(r.specialist_steps, r.specialist_lr) for r in recipes}) == len(recipes)
 
 
 def test_the_standing_of_the_release_is_that_of_its_matrix():

@@ -25,8 +25,8 @@ from kalavai_helpers.twenty import Study, Team
 
 TEAMS = (
     Team("whole", ("red", "green"), chunks=5),
-    Team("pair", ("red", "blue"), router_seeds=(0, 1), chunks=6, switches=True, interleaves=True),
-    Team("pair 137", ("red", "blue"), 137, chunks=6),
+    Team("pair", ("blue", "red"), router_seeds=(0, 1), chunks=6, switches=True, interleaves=True),
+    Team("pair 137", ("blue", "red"), 137, chunks=6),
 )
 PROMPTS = (("one", "apple cherry brick."), ("two", "sky sea, ink rose"))
 
@@ -90,14 +90,14 @@ def record(study, minutes=None):
     return recording.run(study.steps, study.state, minutes, say=lambda line: None)
 
 
-def tensors():
-    return artifacts.load_tensors(kept_ledger.folder() / "ledger.safetensors")[0]
+def ledger_bytes():
+    return (kept_ledger.folder() / "ledger.safetensors").read_bytes()
 
 
 @pytest.fixture
 def elsewhere(study, tmp_path, monkeypatch):
     """The same study with nothing of it in the store, and the ledger that it should end in."""
-    whole = tensors()
+    whole = ledger_bytes()
     monkeypatch.setenv("KALAVAI_STORE", str(tmp_path / "store"))
     monkeypatch.setenv(artifacts.KEPT_VARIABLE, str(tmp_path / "kept"))
     return replace(study), whole
@@ -127,9 +127,7 @@ def test_a_recording_that_is_stopped_time_and_again_ends_in_the_same_ledger(else
         left.append(len(record(study, minutes=1)))
     assert len(left) > 4
     assert left == sorted(left, reverse=True)
-    found = tensors()
-    assert set(found) == set(whole)
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert ledger_bytes() == whole
 
 
 def test_a_recording_that_is_killed_while_it_writes_ends_in_the_same_ledger(elsewhere, monkeypatch):
@@ -150,8 +148,7 @@ def test_a_recording_that_is_killed_while_it_writes_ends_in_the_same_ledger(else
         except KeyboardInterrupt:
             continue
     assert len(writes) > 33
-    found = tensors()
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert ledger_bytes() == whole
 
 
 def test_logit_mixtures_are_those_of_the_experts_own_logits(study):
@@ -196,6 +193,18 @@ def test_a_pooled_router_reads_the_mean_of_what_the_experts_make_of_a_window(stu
     assert torch.allclose(column[0], expected[0], atol=1e-4)
 
 
+def test_the_weight_average_of_a_team_is_that_of_its_specialists(study):
+    team = study.teams[1]
+    assert "whole: weight_average" not in study.columns(study.teams[0], "heldout")
+    column = study.columns(team, "heldout")["pair: weight_average"]
+    windows = packing.concatenate(list(study.windows["heldout"].values()))
+    ids, targets = torch.from_numpy(windows.input_ids), torch.from_numpy(windows.targets)
+    logits = study.of_team(team).model("weight_average")(ids).logits.log_softmax(-1)
+    direct = logits.gather(-1, targets[..., None]).flatten()
+    _, tokens = study.view("heldout", team)
+    assert torch.allclose(column[tokens], direct[tokens], atol=1e-5)
+
+
 def test_the_divergence_is_that_of_the_own_specialist_from_the_base(study):
     team = study.teams[2]
     coop = study.of_team(team)
@@ -206,14 +215,15 @@ def test_the_divergence_is_that_of_the_own_specialist_from_the_base(study):
         coop.model(m)(ids).logits.log_softmax(-1).flatten(0, 1) for m in ("blue", "base")
     )
     expected = (log_p.exp() * (log_p - log_q)).sum(-1)
-    assert torch.allclose(column[tokens][found.token_group == 1], expected, atol=1e-5)
+    own = found.token_group == found.groups.index("blue")
+    assert torch.allclose(column[tokens][own], expected, atol=1e-5)
     assert (expected > 1e-4).all()
 
 
 def test_what_is_read_back_is_what_plain_models_say(study):
     kept = kept_ledger.read()
     heldout = kept.parts["heldout"]
-    seeded = [kept_ledger.of_seed(domain, 137) for domain in ("red", "blue")]
+    seeded = [kept_ledger.of_seed(domain, 137) for domain in ("blue", "red")]
     assert heldout.models == ("base", "red", "green", "blue", *seeded, "weight_average")
     assert kept.parts["router"].models == heldout.models[:-1]
     windows = packing.concatenate(list(study.windows["heldout"].values()))
@@ -224,13 +234,13 @@ def test_what_is_read_back_is_what_plain_models_say(study):
     for name, model in {
         "base": whole.model("base"),
         "green": whole.model("green"),
-        seeded[1]: other.model("blue"),
+        seeded[0]: other.model("blue"),
         "weight_average": study.of_team(study.teams[0]).model("weight_average"),
     }.items():
         logits = model(ids).logits.log_softmax(-1)
         direct = logits.gather(-1, targets[..., None]).flatten()
         assert torch.allclose(heldout.column(name), direct, atol=5e-3), name
-    pairs = ("red → blue", "blue → red")
+    pairs = ("blue → red", "red → blue")
     assert kept.parts["switching"].groups == (*pairs, "16", "32", "64", "128", "256", "whole")
     assert "".join(kept.tokens) == "".join(text for _, text in PROMPTS)
     assert kept.about["recipe"]["specialist_steps"] == 4
@@ -253,8 +263,8 @@ def test_specialists_are_trained_once_for_all_teams(study):
     names = [step.name for step in study.steps({}) if step.name.startswith("specialist")]
     assert names == [
         *(f"specialist {name}, seed 42" for name in ("red", "green", "blue")),
-        "specialist red, seed 137",
         "specialist blue, seed 137",
+        "specialist red, seed 137",
     ]
 
 
