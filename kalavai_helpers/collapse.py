@@ -282,12 +282,12 @@ def skewed(fitting: Ledger, chunks: Sequence[int] = RELEASED_CHUNKS) -> tuple[to
 
 
 def rate(count: int, n: int, level: float = 0.95) -> Estimate:
-    """Share of ``count`` in ``n`` trials with its exact (Clopper–Pearson) binomial interval.
+    """Share of ``count`` in ``n`` router seeds with its exact (Clopper–Pearson) interval.
 
     Raises
     ------
     ValueError
-        If there are no trials, or more successes than trials.
+        If there are no seeds, or more are counted than there are.
     """
     from scipy.stats import beta
 
@@ -296,4 +296,4 @@ def rate(count: int, n: int, level: float = 0.95) -> Estimate:
     tail = (1 - level) / 2
     low = beta.ppf(tail, count, n - count + 1) if count else 0.0
     high = beta.ppf(1 - tail, count + 1, n - count) if count < n else 1.0
-    return Estimate(count / n, float(low), float(high))
+    return Estimate(count / n, float(low), float(high), "router seeds", n)

@@ -7,7 +7,7 @@ experiment). The text is scarce on purpose, so that long runs over-train as the 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,7 +218,7 @@ def measure(cooperatives: dict[Condition, Cooperative]) -> dict[Condition, Outco
             tuple(metadata["groups"]),
             np.array(metadata["source"]),
         )
-        terms = {name: Estimate(*values) for name, values in metadata["accounting"].items()}
+        terms = {name: Estimate(**kept) for name, kept in metadata["accounting"].items()}
         outcomes[condition] = Outcome(table, terms)
     return outcomes
 
@@ -239,14 +239,7 @@ def _keep(path: Path, found: ledger.Ledger) -> None:
             "methods": methods,
             "groups": table.groups,
             "source": table.source.tolist(),
-            "accounting": {
-                name: [
-                    getattr(account, name).value,
-                    getattr(account, name).low,
-                    getattr(account, name).high,
-                ]
-                for name in TERMS
-            },
+            "accounting": {name: asdict(getattr(account, name)) for name in TERMS},
         },
     )
 

@@ -13,7 +13,7 @@ from kalavai_helpers import artifacts
 INSTALLERS = {"pip", "setuptools", "wheel"}
 
 # Extras with an environment of their own beside the book's: see the Makefile.
-BESIDE = {"eval"}
+BESIDE = {"eval", "pretrained"}
 
 
 def project(root: Path | None = None) -> dict:
@@ -74,11 +74,14 @@ dependencies:
 def freeze(root: Path | None = None) -> str:
     """Return the text of constraints.txt: what is installed here, of all that the project needs.
 
+    What lies in another environment beside the book's keeps its pin.
+
     Raises
     ------
     RuntimeError
-        When a declared requirement is not installed.
+        When a declared requirement is neither installed nor pinned from elsewhere.
     """
+    elsewhere = _pinned_beside(root)
     pinned: dict[str, str] = {}
     done: set[tuple[str, frozenset[str]]] = set()
     pending = requirements(root, beside=True)
@@ -91,7 +94,10 @@ def freeze(root: Path | None = None) -> str:
         try:
             distribution = metadata.distribution(wanted.name)
         except metadata.PackageNotFoundError:
-            raise RuntimeError(f"{wanted.name} is not installed: run make test first") from None
+            if visit[0] not in elsewhere:
+                raise RuntimeError(f"{wanted.name} is not installed: run make test first") from None
+            pinned[visit[0]] = elsewhere[visit[0]]
+            continue
         # The local part (2.13.0+cpu) names a build; the pin must accept every build.
         pinned[visit[0]] = distribution.version.partition("+")[0]
         for line in distribution.requires or []:
@@ -109,6 +115,15 @@ def freeze(root: Path | None = None) -> str:
             "",
         ]
     )
+
+
+def _pinned_beside(root: Path | None) -> dict[str, str]:
+    """Pins of the requirements that only groups beside the book's environment have."""
+    ours = {canonicalize_name(item.name) for item in requirements(root)}
+    all_of_them = {canonicalize_name(item.name) for item in requirements(root, beside=True)}
+    path = (root or artifacts.project_root()) / "constraints.txt"
+    known = constraints(root) if path.exists() else {}
+    return {name: known[name] for name in all_of_them - ours if name in known}
 
 
 def write(root: Path | None = None, refreeze: bool = False) -> list[Path]:

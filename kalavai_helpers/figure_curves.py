@@ -19,6 +19,7 @@ from kalavai_helpers.figure_style import (
     SYMBOLS,
     colour_of,
     faded,
+    printed,
     styled,
 )
 
@@ -178,7 +179,10 @@ def bars(
         fig.add_vline(
             x=reference,
             line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},
-            annotation={"text": f"{reference_label} {reference:{number_format}}", "font_size": 12},
+            annotation={
+                "text": f"{reference_label} {printed(reference, number_format)}",
+                "font_size": 12,
+            },
             annotation_position="top",
         )
     span = np.stack([ends_low, ends_high], axis=1)
@@ -215,7 +219,7 @@ def bars(
             xref="paper",
             xanchor="left",
             y=label,
-            text=f"<b>{value:{number_format}}</b>",
+            text=f"<b>{printed(value, number_format)}</b>",
             showarrow=False,
             xshift=6,
         )

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kalavai_helpers.figure_curves import curves
-from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, menu, styled
+from kalavai_helpers.figure_style import NEUTRAL, SYMBOLS, colour_of, menu, printed, styled
 
 
 def choices(
@@ -57,7 +57,7 @@ def choices(
             y=list(labels),
             visible=index == 0,
             mode="markers+text",
-            text=[f"<b>{value:{number_format}}</b>" for value in x],
+            text=[f"<b>{printed(value, number_format)}</b>" for value in x],
             textposition="top center",
             cliponaxis=False,
             marker={

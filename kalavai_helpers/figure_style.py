@@ -110,6 +110,11 @@ def styled(fig: go.Figure, title: str, **layout: Any) -> go.Figure:
     return fig
 
 
+def printed(value: float, number_format: str) -> str:
+    """Return a value as a figure prints it: with the minus sign of its axes."""
+    return f"{value:{number_format}}".replace("-", "\u2212")
+
+
 def colour_of(name: str, index: int) -> str:
     """Return the colour of a domain; for another name the ``index``-th of the colour cycle."""
     fallback = list(DOMAIN_COLOURS.values())[2:8]

@@ -81,3 +81,47 @@ def _run(
         weights.append(weight)
         totals.append(total)
     return torch.stack(weights, 1), torch.cat(totals, 1)
+
+
+def subset_log_probs(
+    log_probs: torch.Tensor, members: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of one text under mixtures of many subsets of its experts.
+
+    What :class:`routing.EvidenceRouter` and :class:`routing.UniformRouter` give each subset by
+    itself, for all of them side by side: the filter is the same, with the weight of whoever is no
+    member at zero.
+
+    Parameters
+    ----------
+    log_probs
+        (T, N) of every expert.
+    members
+        (N, S) true where an expert belongs to a subset; none is empty.
+    alpha
+        Chance that another expert takes over before the next token, above 0.
+
+    Returns
+    -------
+    Under the evidence router, and with equal weights: (S,) float64 each, nats.
+
+    Raises
+    ------
+    ValueError
+        For ``alpha`` outside (0, 1), or an empty subset.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is the chance of a switch, in (0, 1) for subsets, not {alpha}")
+    if not members.any(0).all():
+        raise ValueError("A subset has no member: give each at least one expert")
+    log_probs = log_probs.double()
+    likelihood = _beside_the_largest(log_probs)  # of all experts, whoever is a member
+    equal = members / members.sum(0, dtype=torch.float64)
+    share, weight = alpha * equal, equal.clone()
+    totals = likelihood.new_empty(len(likelihood), members.shape[1])
+    for each, total in zip(likelihood, totals, strict=True):
+        weight *= each[:, None]
+        torch.sum(weight, 0, out=total)
+        torch.addcmul(share, weight, (1 - alpha) / total, out=weight)
+    largest = log_probs.amax(-1).sum()
+    return totals.log_().sum(0) + largest, (likelihood @ equal).log_().sum(0) + largest

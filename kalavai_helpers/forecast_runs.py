@@ -190,7 +190,7 @@ def _trained(
         path.with_suffix(f".{kind}"),
         f"{kind} run {name}: {steps} steps, {frozen} frozen, width {tier.hidden_size}",
         device=device,
-        autocast=dtype if device.type == "cuda" else None,
+        autocast=dtype,
     )
     return model.eval(), history.tokens_per_s
 

@@ -40,7 +40,7 @@ class Estimate:
 
     @property
     def taken(self) -> str:
-        """What the interval is, for captions: ``95 % interval over 14 sources``."""
+        """What the interval is, for captions: ``95 % interval over 14 sources and 3 bases``."""
         return f"95 % interval over {self.units} {self.over}" if self.over else "95 % interval"
 
     def __format__(self, spec: str) -> str:
@@ -93,6 +93,19 @@ class Losses:
             for index, name in enumerate(self.groups)
         }
 
+    def taken(self, bases: Sequence[Hashable] = ("the one",)) -> str:
+        """``Estimate.taken`` with the part of each group, for captions of many intervals at once.
+
+        ``bases`` are those of :func:`over_runs`, of which this is any table.
+        """
+        over, n = self._over()
+        each = ", ".join(f"{count} of {name}" for name, count in self.units().items())
+        return f"95 % interval over {n} {over} ({each}){_runs(bases)}"
+
+    def _over(self) -> tuple[str, int]:
+        n = sum(self.units().values())
+        return "documents" if n == len(self.source) else "sources", n
+
     def resamples(self) -> np.ndarray:
         """Document weights of a two-stage cluster bootstrap, (N_RESAMPLES, n_documents).
 
@@ -119,9 +132,7 @@ class Losses:
             Maps document weights (..., n_documents), or ``None`` for the sample as it is, to
             values (...).
         """
-        units = sum(self.units().values())
-        over = "documents" if units == len(self.source) else "sources"
-        return percentile(statistic(None), statistic(self.resamples()), over, units)
+        return percentile(statistic(None), statistic(self.resamples()), *self._over())
 
 
 @lru_cache(maxsize=8)  # hundreds of intervals of a chapter share their documents

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import artifacts, packing, progress, training
+from . import architectures, artifacts, packing, progress, training
 from .ledger import Ledger
 from .packing import IGNORE, Windows
 from .specialists import BASE, CODE, Cooperative
@@ -41,14 +41,20 @@ class MultiHead(torch.nn.Module):
         super().__init__()
         base = copy.deepcopy(base)
         self.config = base.config
-        self.gpt_neox = base.gpt_neox
+        self._body = architectures.of(base.config).body
+        self.add_module(self._body, getattr(base, self._body))
+        # Copies: heads that are tied to the embedding, and frozen with it, could not differ.
         self.heads = torch.nn.ModuleList(
             copy.deepcopy(base.get_output_embeddings()) for _ in range(n_heads)
         )
 
+    def states(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (B, T, d) of the body, which every head reads."""
+        return getattr(self, self._body)(input_ids).last_hidden_state
+
     def forward(self, input_ids: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V), each sequence from its head; ``head`` (B,) are indices."""
-        hidden = self.gpt_neox(input_ids).last_hidden_state
+        hidden = self.states(input_ids)
         # One product a head: gathering a weight matrix for every sequence would copy them.
         logits = hidden.new_empty(*hidden.shape[:2], self.heads[0].out_features)
         for index in head.unique().tolist():
@@ -99,7 +105,7 @@ def train(cooperative: Cooperative) -> MultiHead:
     target = path(cooperative)
     saved = artifacts.load_tensors(target)
     if saved is not None:
-        model.load_state_dict(saved[0])
+        training.overlay(model, saved[0])
         return model.eval()
     text, labels = chunks(cooperative)
     owner = torch.from_numpy(labels)
@@ -122,7 +128,7 @@ def train(cooperative: Cooperative) -> MultiHead:
         target,
         f"multi-head (seed {cooperative.seed})",
         device=device,
-        autocast=dtype if device.type == "cuda" else None,
+        autocast=dtype,
         objective=objective,
     )
     return model
@@ -162,7 +168,7 @@ def _score(model: MultiHead, windows: Windows, batch_size: int) -> torch.Tensor:
         inputs = torch.from_numpy(windows.input_ids[rows]).to(device)
         targets = torch.from_numpy(windows.targets[rows]).to(device)
         real = targets != IGNORE
-        states, wanted = model.gpt_neox(inputs).last_hidden_state[real], targets[real][:, None]
+        states, wanted = model.states(inputs)[real], targets[real][:, None]
         columns = [
             head(states).float().log_softmax(-1).gather(1, wanted)[:, 0] for head in model.heads
         ]

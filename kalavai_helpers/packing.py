@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from .corpora import CorpusError, Document, role_of
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 END = "<|endoftext|>"
 IGNORE = -100
@@ -124,6 +124,36 @@ def windows_of_ids(
             targets.append(target)
             owner.append(index)
     return Windows(np.array(inputs), np.array(targets), np.array(owner), tuple(documents))
+
+
+def openings(
+    documents: list[Document], tokenizer: Tokenizer, seq_len: int, n: int
+) -> list[Document]:
+    """The first n documents that fill a window, each cut to the text that the window scores.
+
+    Shorter documents come last, and only where too few fill one.
+    """
+    long, short = [], []
+    for document in documents:
+        if len(long) == n:
+            break
+        encoding = tokenizer.encode(document.text, add_special_tokens=False)
+        if len(encoding.ids) < seq_len:
+            short.append(document)
+        else:
+            long.append(replace(document, text=_cut(document.text, encoding, tokenizer, seq_len)))
+    return (long + short)[:n]
+
+
+def _cut(text: str, encoding: Encoding, tokenizer: Tokenizer, most: int) -> str:
+    """The longest beginning of a text that is at most so many tokens, by itself and in the text.
+
+    A character of several bytes may be several tokens; it is not cut in two.
+    """
+    cuts = (text[:end] for _, end in reversed(encoding.offsets[:most]))
+    return next(
+        cut for cut in cuts if len(tokenizer.encode(cut, add_special_tokens=False).ids) <= most
+    )
 
 
 def concatenate(parts: list[Windows]) -> Windows:

@@ -11,7 +11,7 @@ import pandas as pd
 from . import evaluation, prediction
 from .forecast import LEVEL
 from .forecast_runs import Run
-from .losses import N_RESAMPLES, Estimate
+from .losses import N_RESAMPLES, Estimate, percentile
 from .routing import EvidenceRouter
 from .specialists import BASE
 
@@ -209,19 +209,21 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_groups(
-    table: pd.DataFrame, group: str, statistic: Callable[[pd.DataFrame], float]
+    table: pd.DataFrame,
+    group: str,
+    statistic: Callable[[pd.DataFrame], float],
+    over: str = "recipes",
 ) -> Estimate:
     """Estimate a statistic of a table with a 95 % interval over whole groups of its rows.
 
     Rows of a group (cooperatives of one recipe, seeds of one condition) share their specialists:
-    resampling rows would count them as independent.
+    resampling rows would count them as independent. ``over`` is the plural of what a group is.
     """
     parts = list(table.groupby(group, sort=False).indices.values())
     random = np.random.default_rng(0)
     drawn = random.integers(len(parts), size=(N_RESAMPLES, len(parts)))
     values = [statistic(table.take(np.concatenate([parts[i] for i in row]))) for row in drawn]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Estimate(float(statistic(table)), float(low), float(high))
+    return percentile(statistic(table), np.array(values), over, len(parts))
 
 
 def error_ratio(table: pd.DataFrame, way: str, rival: str) -> Estimate:

@@ -54,7 +54,7 @@ def start(chapter: str, tier: str, seed: int, corpora: str, key: str | None = No
         "seed": int(seed),
         "corpora": str(corpora),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "environment": environment(),
+        "environment": environment() | _checkpoint(str(tier)),
         "key_record": key,
         "records": {},
         "tables": {},
@@ -325,6 +325,18 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(os.cpu_count() or 1),
     }
+
+
+def _checkpoint(tier: str) -> dict[str, str]:
+    """What a tier's base was made from: the same tier may start from one of two checkpoints."""
+    from kalavai_helpers import tiers
+
+    known = tiers.TIERS.get(tier)
+    if known is None or known.hub_id is None:
+        return {}
+    from kalavai_helpers import checkpoints
+
+    return {"checkpoint": ", ".join(checkpoints.described(known).values())}
 
 
 def _started() -> dict[str, Any]:

@@ -11,6 +11,8 @@ import numpy as np
 from kalavai_helpers import published
 
 SEEDS = (42, 137, 2026)
+PRIVATE = ("medical", "legal", "patent")
+"""Domains of the published cooperative whose text may not leave its owners."""
 _FIVE = ("code", "science", "fiction", "math", "multilingual")
 _LANGUAGES = ("tamil", "yoruba", "welsh", "code")
 _TWENTY = (
@@ -37,6 +39,10 @@ class Case:
         Equal-weight loss of the best single specialist, nats/token.
     fused
         Losses of the fused model on each domain, or their mean where only that was released.
+    base
+        Losses of the base on each domain; empty where they were not released.
+    specialists
+        Losses (specialists, domains) behind a ``matrix``, else ``None``.
     """
 
     name: str
@@ -45,12 +51,20 @@ class Case:
     best: float
     fused: list[float] | float
     gain_id: str
+    base: list[float]
+    specialists: np.ndarray | None = None
 
 
-def _of_matrix(name: str, matrix: np.ndarray, fused: list[float] | float, gain_id: str) -> Case:
+def _of_matrix(
+    name: str,
+    matrix: np.ndarray,
+    fused: list[float] | float,
+    gain_id: str,
+    base: list[float],
+) -> Case:
     """Case from losses (specialists, domains)."""
     best = float(matrix.mean(1).min())
-    return Case(name, "matrix", matrix.min(0).tolist(), best, fused, gain_id)
+    return Case(name, "matrix", matrix.min(0).tolist(), best, fused, gain_id, base, matrix)
 
 
 def _specialists(value: Value, form: str, names: tuple[str, ...]) -> np.ndarray:
@@ -66,9 +80,10 @@ def _main(value: Value) -> Iterator[Case]:
             # Rows: base, three specialists, weight average, fused.
             name = f"{experiment.removeprefix('main-')}, seed {seed}"
             gain = attributes["gain_id"]
-            yield _of_matrix(name, losses[1:4], losses[5].tolist(), gain)
+            yield _of_matrix(name, losses[1:4], losses[5].tolist(), gain, losses[0].tolist())
 
     matrix = _specialists(value, f"main-410M/{_PYTHIA}/model_{{}}_spec/loss_{{}}/s42/corr", three)
+    base = [value(f"main-410M/{_PYTHIA}/model_base/loss_{d}/s42/corr") for d in three]
     runs = {
         "uniform router": ("router-ablation", "router_uniform_model_moe", "router_uniform"),
         "linear router": ("router-ablation", "router_linear_model_moe", "router_linear"),
@@ -78,7 +93,7 @@ def _main(value: Value) -> Iterator[Case]:
     for name, (experiment, fused, gain) in runs.items():
         losses = [value(f"{experiment}/{_PYTHIA}/{fused}/loss_{d}/s42/corr") for d in three]
         id = f"{experiment}/{_PYTHIA}/{gain}/improvement_vs_spec/s42/corr"
-        yield _of_matrix(f"410M, {name}", matrix, losses, id)
+        yield _of_matrix(f"410M, {name}", matrix, losses, id, base)
 
     # The two-domain cooperative reuses the specialists of the three-domain one.
     for seed in SEEDS:
@@ -86,28 +101,32 @@ def _main(value: Value) -> Iterator[Case]:
         form = f"main-410M/{_PYTHIA}/model_{{}}_spec/loss_{{}}/s{seed}/corr"
         fused = [value(form.replace("{}_spec", "moe").format(domain)) for domain in pair]
         id = f"regression-ext-p1_2domain/{_PYTHIA}/metrics/improvement_vs_spec/s{seed}/corr"
-        yield _of_matrix(f"P1, seed {seed}", _specialists(value, form, pair), fused, id)
+        yield _of_matrix(f"P1, seed {seed}", _specialists(value, form, pair), fused, id, base[:2])
 
 
 def _other_matrices(value: Value) -> Iterator[Case]:
     for seed in SEEDS:
         names = ("code", "fiction")
-        form = f"qwen/Qwen2.5-1.5B/model_{{}}_spec/loss_{{}}/s{seed}/corr"
-        fused = value(f"qwen/Qwen2.5-1.5B/model_moe/loss_EW/s{seed}/corr")
-        id = f"qwen/Qwen2.5-1.5B/corrected_metrics/improvement_vs_spec/s{seed}/corr"
-        yield _of_matrix(f"Qwen-1.5B, seed {seed}", _specialists(value, form, names), fused, id)
+        run = "qwen/Qwen2.5-1.5B"
+        matrix = _specialists(value, f"{run}/model_{{}}_spec/loss_{{}}/s{seed}/corr", names)
+        base = [value(f"{run}/model_base/loss_{d}/s42/corr") for d in names]
+        fused = value(f"{run}/model_moe/loss_EW/s{seed}/corr")
+        id = f"{run}/corrected_metrics/improvement_vs_spec/s{seed}/corr"
+        yield _of_matrix(f"Qwen-1.5B, seed {seed}", matrix, fused, id, base)
     for seed in SEEDS:
-        names = ("medical", "legal", "patent")
-        form = f"private-domain/{_PYTHIA}/model_{{}}_spec/loss_{{}}/s{seed}/corr"
+        run = f"private-domain/{_PYTHIA}"
+        matrix = _specialists(value, f"{run}/model_{{}}_spec/loss_{{}}/s{seed}/corr", PRIVATE)
+        base = [value(f"{run}/model_base/loss_{d}/s42/corr") for d in PRIVATE]
         # The fused loss on medical text was released for one seed only; the mean for all.
-        fused = value(f"private-domain/{_PYTHIA}/model_moe/loss_EW/s{seed}/corr")
-        id = f"private-domain/{_PYTHIA}/metrics/improvement_vs_spec/s{seed}/corr"
-        yield _of_matrix(f"private, seed {seed}", _specialists(value, form, names), fused, id)
+        fused = value(f"{run}/model_moe/loss_EW/s{seed}/corr")
+        id = f"{run}/metrics/improvement_vs_spec/s{seed}/corr"
+        yield _of_matrix(f"private, seed {seed}", matrix, fused, id, base)
     run, protocol = f"lora/{_PYTHIA}/r_8_lr_2e-4", "corrected-per-domain-equal-w"
     form = f"{run}_model_{{}}_spec/loss_{{}}/s42/{protocol}"
     fused = [value(f"{run}_model_moe/loss_{d}/s42/{protocol}") for d in published.DOMAINS]
     matrix = _specialists(value, form, published.DOMAINS)
-    yield _of_matrix("LoRA r=8", matrix, fused, f"{run}/gain_vs_spec/s42/corr")
+    base = [value(f"{run}_model_base/loss_{d}/s42/{protocol}") for d in published.DOMAINS]
+    yield _of_matrix("LoRA r=8", matrix, fused, f"{run}/gain_vs_spec/s42/corr", base)
 
 
 def _diagonals(value: Value) -> Iterator[Case]:
@@ -119,22 +138,26 @@ def _diagonals(value: Value) -> Iterator[Case]:
         ]
         best, fused = (value(f"{run}/v2/{n}_equal_weight/s42/corr") for n in ("best_spec", "moe"))
         id = f"{run}/v2/improvement_vs_spec/s42/corr"
-        yield Case(f"1B from step {step}", "diagonal", own, best, fused, id)
+        yield Case(f"1B from step {step}", "diagonal", own, best, fused, id, [])
 
-    base = "lora/pythia-410m_step10000/r_8_lr_2e-4_model_base/loss_{}/s42/"
-    base += "corrected-per-domain-equal-w"
+    form = "lora/pythia-410m_step10000/r_8_lr_2e-4_model_base/loss_{}/s42/"
+    form += "corrected-per-domain-equal-w"
+    base = [value(form.format(d)) for d in published.DOMAINS]
     for setting in ("r_16_lr_2e-4", "r_32_lr_2e-4", "r_64_lr_2e-4", "r_64_lr_5e-4"):
         run = f"lora/{_PYTHIA}/{setting}"
         own = [
-            value(base.format(d)) * (1 - value(f"{run}/divergence_{d}/s42/corr") / 100)
-            for d in published.DOMAINS
+            loss * (1 - value(f"{run}/divergence_{d}/s42/corr") / 100)
+            for d, loss in zip(published.DOMAINS, base, strict=True)
         ]
         best, fused = value(f"{run}/best_spec_ew/s42/corr"), value(f"{run}/moe_ew/s42/corr")
         name = "LoRA " + setting.replace("_lr_", ", lr ").replace("r_", "r=", 1)
-        yield Case(name, "diagonal", own, best, fused, f"{run}/gain_vs_spec/s42/corr")
+        yield Case(name, "diagonal", own, best, fused, f"{run}/gain_vs_spec/s42/corr", base)
 
+    run = f"specialist-count/{_PYTHIA}"
+    main = f"main-410M/{_PYTHIA}/model_base/loss_{{}}/s42/corr"
+    base = [value(main.format(d)) for d in _FIVE[:3]]
+    base += [value(f"{run}/model_base/loss_{d}/s_na/per-domain_bs_4") for d in _FIVE[3:]]
     for seed in SEEDS:
-        run = f"specialist-count/{_PYTHIA}"
         own = [
             value(f"{run}/specialist_{d}/own-domain_loss/s{seed}/per-domain_bs_4") for d in _FIVE
         ]
@@ -143,32 +166,34 @@ def _diagonals(value: Value) -> Iterator[Case]:
         best = value(f"{run}/2_specialists/best_spec_equal_weight/s{seed}/{protocol}")
         fused = value(f"{run}/5_specialists/moe_equal_weight/s{seed}/{protocol}")
         id = f"{run}/5_specialists/improvement_vs_spec/s{seed}/{protocol}"
-        yield Case(f"five specialists, seed {seed}", "diagonal", own, best, fused, id)
+        yield Case(f"five specialists, seed {seed}", "diagonal", own, best, fused, id, base)
 
     for experiment in ("cross-lingual", "cross-lingual-curriculum"):
         for seed in SEEDS:
             run = f"{experiment}/{_PYTHIA}"
-            own, fused = [], []
+            base, own, fused = [], [], []
             for d in _LANGUAGES:
                 # Perplexities of the base were rounded to one decimal: 0.1 pp of the gain.
                 id = f"cross-lingual/{_PYTHIA}/domain_{d}_model_base/perplexity/s{seed}/corr"
                 divergence = value(f"{run}/metrics/divergence_{d}/s{seed}/corr")
-                own.append(math.log(value(id)) * (1 - divergence / 100))
+                base.append(math.log(value(id)))
+                own.append(base[-1] * (1 - divergence / 100))
                 fused.append(value(f"{run}/model_moe/loss_{d}/s{seed}/corr"))
             form = f"{run}/model_{{}}_spec/loss_EW/s{seed}/corr"
             best = min(value(form.format(d)) for d in _LANGUAGES)
             id = f"{run}/metrics/improvement_vs_spec/s{seed}/corr"
-            yield Case(f"{experiment}, seed {seed}", "diagonal", own, best, fused, id)
+            yield Case(f"{experiment}, seed {seed}", "diagonal", own, best, fused, id, base)
 
     run = "20-contributor/pythia-1b_step10000/"
-    own, fused = [], []
+    base, own, fused = [], [], []
     for d in _TWENTY:
         divergence = value(f"{run}/divergence_{d}/s42/corr")
-        own.append(value(f"{run}model_base/loss_{d}/s42/corr") * (1 - divergence / 100))
+        base.append(value(f"{run}model_base/loss_{d}/s42/corr"))
+        own.append(base[-1] * (1 - divergence / 100))
         fused.append(value(f"{run}model_moe/loss_{d}/s42/corr"))
     best = value(f"{run}/best_spec_equal_weight/s42/corr")
     id = f"{run}/improvement_vs_spec/s42/corr"
-    yield Case("20 contributors, seed 42", "diagonal", own, best, fused, id)
+    yield Case("20 contributors, seed 42", "diagonal", own, best, fused, id, base)
 
 
 def cases(value: Value) -> list[Case]:

@@ -123,10 +123,13 @@ class Comparison:
         interval is over sources, documents and seeds. Sorted by chosen_by.
     best
         The router with the lowest ``chosen_by``.
+    taken
+        Over what the intervals are taken, for captions.
     """
 
     table: pd.DataFrame
     best: str
+    taken: str
 
 
 def compare(
@@ -159,7 +162,8 @@ def compare(
     oracle = table.index.isin([MIXING, RIVAL])
     table.insert(0, "kind", np.where(oracle, "oracle", "router"))
     table = table.sort_values("chosen_by")
-    return Comparison(table, table.index[table.kind == "router"][0])
+    best = table.index[table.kind == "router"][0]
+    return Comparison(table, best, tables[0].taken([c.base_key for c in cooperatives]))
 
 
 def _judged(cooperative: Cooperative, fits: Mapping[str, Fit]) -> Losses:

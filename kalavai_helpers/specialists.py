@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import artifacts, corpora, models, packing, parallel, training
+from . import artifacts, checkpoints, corpora, models, packing, parallel, training
 from .tiers import Tier
 
 if TYPE_CHECKING:
@@ -29,13 +29,11 @@ BASE_FIELDS = (
     "hub_id", "revision", "vocab_size", "hidden_size", "n_layers", "n_heads", "seq_len",
     "batch_size", "base_steps", "base_lr", "base_schedule", "base_bytes",
 )
-SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers")
+SPECIALIST_FIELDS = ("specialist_steps", "specialist_lr", "frozen_layers", "probe_windows")
 # fmt: on
 """Fields of a tier that make a base, and those that make a specialist of that base."""
 
 CODE = ("corpora", "hub_text", "models", "packing", "specialists", "training")
-PROBE_WINDOWS = 16
-"""Held-out windows a domain behind a training curve, whatever the evaluation's budget."""
 PROBE_BYTES_PER_TOKEN = 6
 
 
@@ -43,8 +41,8 @@ PROBE_BYTES_PER_TOKEN = 6
 class Cooperative:
     """Who takes part: tier, text source, domains (= contributors), seeds of specialists and base.
 
-    Everything else follows from these and is read from the store or made on first use. A base
-    from the Hub is the same for every ``base_seed``.
+    Everything else follows from these and is read from the store or made on first use. A
+    published base is the same for every ``base_seed``.
     """
 
     tier: Tier
@@ -66,7 +64,9 @@ class Cooperative:
         ours = self.tier.hub_id is None
         return artifacts.fingerprint(
             {name: getattr(self.tier, name) for name in BASE_FIELDS},
-            ([d.id for d in self.base_documents], self.base_seed) if ours else (),
+            [[d.id for d in self.base_documents], self.base_seed]
+            if ours
+            else checkpoints.described(self.tier),
             artifacts.code_digest(CODE),
             artifacts.versions("torch", "transformers", "tokenizers"),
         )
@@ -82,7 +82,7 @@ class Cooperative:
         from tokenizers import Tokenizer
 
         if self.tier.hub_id is not None:
-            return models.load_tokenizer(self.tier)
+            return checkpoints.tokenizer(self.tier)
         path = artifacts.store() / "tokenizers" / f"{self.base_key}.json"
         if artifacts.read_json(path) is None:
             made = packing.train_tokenizer(self.base_documents, self.tier.vocab_size)
@@ -90,9 +90,16 @@ class Cooperative:
         return Tokenizer.from_file(str(path))
 
     def documents(self, domain: str, role: str) -> list[corpora.Document]:
-        """Documents of a domain in a role (``train``, ``router``, ``heldout``), within budget."""
-        budget = self.tier.train_bytes if role == "train" else self.tier.heldout_bytes
-        return corpora.capped(corpora.split(self.corpora, domain)[role], budget)
+        """Documents of a domain in a role (``train``, ``router``, ``heldout``), within budget.
+
+        Where the tier counts windows, the opening of one document is one.
+        """
+        tier, found = self.tier, corpora.split(self.corpora, domain)[role]
+        windows = {"heldout": tier.heldout_windows, "router": tier.router_windows}.get(role, 0)
+        if windows:
+            spread = corpora.spread(found)
+            return packing.openings(spread, self.tokenizer, tier.seq_len, windows)
+        return corpora.capped(found, tier.train_bytes if role == "train" else tier.heldout_bytes)
 
     def windows(self, role: str, domain: str) -> packing.Windows:
         """Evaluation windows of a domain's documents in a role."""
@@ -106,7 +113,8 @@ class Cooperative:
             self.base_key,
             {name: getattr(self.tier, name) for name in SPECIALIST_FIELDS},
             [document.id for document in self.documents(name, "train")],
-            self.domains,  # probes on all of them are part of the stored history
+            # Probes on all of them are part of the stored history.
+            self.domains if self.tier.probe_windows else (),
             self.seed,
         )
         return artifacts.store() / "models" / f"specialist-{name}-{key}.safetensors"
@@ -117,12 +125,12 @@ class Cooperative:
 
     def model(self, name: str) -> PreTrainedModel:
         """Base, a specialist by domain, or ``weight_average`` of all specialists."""
-        if name == "weight_average":
-            return models.average([self.model(domain) for domain in self.domains])
-        if name == BASE:
-            return copy.deepcopy(self._base)
         model = copy.deepcopy(self._base)
-        model.load_state_dict(self._saved(name)[0])
+        if name == "weight_average":
+            # What nobody trains is the base's to the bit, which a mean of equal numbers is not.
+            training.overlay(model, models.average(self._saved(d)[0] for d in self.domains))
+        elif name != BASE:
+            training.overlay(model, self._saved(name)[0])
         return model.eval()
 
     def history(self, name: str) -> training.History:
@@ -139,9 +147,9 @@ class Cooperative:
     @cached_property
     def _base(self) -> PreTrainedModel:
         if self.tier.hub_id is not None:
-            return models.load_base(self.tier)
+            return checkpoints.load(self.tier)
         model = models.new_base(self.tier, self.tokenizer.get_vocab_size(), self.base_seed)
-        model.load_state_dict(self._saved(BASE)[0])
+        training.overlay(model, self._saved(BASE)[0])
         return model
 
     def recipe(self, name: str) -> training.Recipe:
@@ -168,6 +176,7 @@ class Cooperative:
         if self.path(name).exists():
             return
         device, dtype, _ = self.tier.device()
+        probed = self.tier.probe_windows > 0
         if name == BASE:
             size = self.tokenizer.get_vocab_size()
             model = models.new_base(self.tier, size, self.base_seed)
@@ -182,16 +191,16 @@ class Cooperative:
             self.path(name),
             task,
             device=device,
-            autocast=dtype if device.type == "cuda" else None,
+            autocast=dtype,
             # The base serves every cooperative: probes of one of them would not be its own.
-            probes={d: self._probe(d) for d in self.domains if name != BASE},
+            probes={d: self._probe(d) for d in self.domains if name != BASE and probed},
         )
 
     def _probe(self, domain: str) -> packing.Windows:
-        budget = PROBE_WINDOWS * self.tier.seq_len * PROBE_BYTES_PER_TOKEN
+        budget = self.tier.probe_windows * self.tier.seq_len * PROBE_BYTES_PER_TOKEN
         documents = corpora.capped(corpora.split(self.corpora, domain)["heldout"], budget)
         full = packing.windows(documents, self.tokenizer, self.tier.seq_len)
-        rows = slice(0, PROBE_WINDOWS)
+        rows = slice(0, self.tier.probe_windows)
         return replace(
             full,
             input_ids=full.input_ids[rows],
@@ -209,13 +218,11 @@ def train_bases(cooperatives: list[Cooperative]) -> None:
 def train_all(cooperatives: list[Cooperative]) -> None:
     """Train every specialist of the cooperatives, side by side, one thread each.
 
-    Their bases come first. On a GPU models go one after another.
+    Their bases come first. On a GPU models go one after another, and so do published ones on a
+    CPU: they fill its cores, and taken up again a run has as many threads as before.
     """
     train_bases(cooperatives)
-    jobs = [
-        partial(cooperative.train, domain)
-        for cooperative in cooperatives
-        for domain in cooperative.domains
-        if not cooperative.path(domain).exists()
-    ]
-    parallel.side_by_side(jobs)
+    missing = [(c, d) for c in cooperatives for d in c.domains if not c.path(d).exists()]
+    parallel.side_by_side([partial(c.train, d) for c, d in missing if c.tier.hub_id is None])
+    for cooperative, domain in missing:
+        cooperative.train(domain)  # which the store has by now where it was trained above

@@ -1,8 +1,9 @@
 """Training: one loop for the base and for every specialist, resumable to the bit.
 
-Linear warm-up over the first tenth, cosine to zero (a base may stop on its way down), gradient clip 1.0, AdamW, float32 master
-weights. The state after any checkpoint determines all that follows:
-batches come from (seed, epoch) alone, so a killed run continues as if nothing had happened.
+Linear warm-up over the first tenth, cosine to zero (a base may stop on its way down), gradient
+clip 1.0, AdamW, float32 master weights. The state after any checkpoint determines all that
+follows: batches come from (seed, epoch) alone, so a killed run continues as if nothing had
+happened.
 """
 
 from __future__ import annotations
@@ -26,11 +27,22 @@ from .packing import IGNORE, Chunks, Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+N_PROBES = 8
+"""Looks at the probes on the way, beside the one before training."""
+
 Objective = Callable[[torch.nn.Module, torch.Tensor, np.ndarray], torch.Tensor]
 """Loss of (model, batch of ids (B, T + 1), indices of the chunks (B,)); a scalar in nats."""
 
 CHECK_EVERY = 25
 """Steps between looks at the losses: a look waits for the device, so not at each step."""
+
+SAVING_SHARE = 0.05
+LEAST_LOST_S, MOST_LOST_S = 20.0, 120.0
+"""Of the time, at most the share goes into checkpoints, within these bounds of what a kill costs.
+
+The state of a small model is written in no time; 15 blocks of 135M parameters are 640 MB, which
+a busy disk takes seconds for.
+"""
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -121,16 +133,18 @@ def train(
     task: str,
     *,
     device: torch.device | None = None,
-    autocast: torch.dtype | None = None,
+    autocast: torch.dtype = torch.float32,
     objective: Objective = next_token_loss,
     probes: dict[str, Windows] | None = None,
-    n_probes: int = 8,
-    checkpoint_s: float = 20.0,
+    n_probes: int = N_PROBES,
+    checkpoint_s: float | None = None,
 ) -> History:
-    """Train ``model`` in place and save it to ``path`` (safetensors).
+    """Train ``model`` in place and save what was trained to ``path`` (safetensors).
 
-    A finished ``path`` is loaded, an unfinished run continues from its last checkpoint
-    (``path`` with suffix ``.state``); after a kill the weights are those of an uninterrupted run.
+    Frozen parts are those of the model that came in and are not stored: :func:`overlay` puts the
+    file onto it. A finished ``path`` is loaded, an unfinished run continues from its last
+    checkpoint (``path`` with suffix ``.state``); after a kill the weights are those of an
+    uninterrupted run with as many threads.
 
     Parameters
     ----------
@@ -139,13 +153,13 @@ def train(
     task
         Name for progress lines and errors, e.g. ``specialist code (seed 42)``.
     autocast
-        Compute dtype on a GPU; weights and optimiser state stay float32.
+        Compute dtype; weights and optimiser state stay float32.
     objective
         What is minimised.
     probes
         Held-out windows a domain, evaluated ``n_probes`` times on the way.
     checkpoint_s
-        Seconds of work that a kill may cost.
+        Seconds of work that a kill may cost; by default what :data:`SAVING_SHARE` allows.
 
     Raises
     ------
@@ -155,9 +169,11 @@ def train(
         If a loss or gradient is not finite. The last good checkpoint stays.
     """
     corpora.require_role(chunks.role, ("base", "train"), task)
+    state_path = path.with_suffix(".state")
     finished = artifacts.load_tensors(path)
     if finished is not None:
-        model.load_state_dict(finished[0])
+        state_path.unlink(missing_ok=True)  # a kill may have come between the two files
+        overlay(model, finished[0])
         return History(**finished[1]["history"])
 
     device = device or torch.device("cpu")
@@ -167,14 +183,13 @@ def train(
     optimizer = torch.optim.AdamW(
         named.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
-    state_path = path.with_suffix(".state")
-    history, first = _resume(state_path, model, named, optimizer)
+    history, first = _resume(state_path, named, optimizer)
 
     probe_steps = set(np.linspace(0, recipe.steps, n_probes + 1).round().astype(int).tolist())
     watch = torch.zeros(CHECK_EVERY, 2, device=device)
     tokens_per_step = recipe.batch_size * (chunks.input_ids.shape[1] - 1)
     started, seconds, done = time.perf_counter(), 0.0, 0
-    saved_at = started
+    saved_at, pause_s = started, LEAST_LOST_S if checkpoint_s is None else checkpoint_s
     for step in range(first, recipe.steps + 1):
         if step in probe_steps and (not history.steps or history.steps[-1] < step):
             seconds += time.perf_counter() - started
@@ -186,7 +201,7 @@ def train(
         batch = torch.from_numpy(chunks.input_ids[rows].astype(np.int64)).to(device)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast != torch.float32):
             loss = objective(model, batch, rows)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -195,7 +210,7 @@ def train(
         optimizer.step()
         done += 1
         last = step + 1 == recipe.steps
-        save = time.perf_counter() - saved_at >= checkpoint_s and not last
+        save = time.perf_counter() - saved_at >= pause_s and not last
         if (step + 1) % CHECK_EVERY == 0 or save or last:
             _check_finite(watch, step, task, recipe, state_path)
             rate = done * tokens_per_step / (seconds + time.perf_counter() - started)
@@ -203,16 +218,44 @@ def train(
             left = (recipe.steps - step - 1) * tokens_per_step / rate
             progress.report(task, step + 1, recipe.steps, rate, eta_s=left)
         if save:
-            _checkpoint(state_path, model, named, optimizer, history, step + 1)
+            began = time.perf_counter()
+            _checkpoint(state_path, named, optimizer, history, step + 1)
             saved_at = time.perf_counter()
+            if checkpoint_s is None:
+                pause_s = _pause_s(saved_at - began)
     model.to("cpu").eval().requires_grad_(True)
     artifacts.save_tensors(
         path,
-        model.state_dict(),
-        {"history": asdict(history), "recipe": asdict(recipe), "config": model.config.to_dict()},
+        named,
+        {
+            "history": asdict(history),
+            "recipe": asdict(recipe),
+            "autocast": str(autocast).removeprefix("torch."),
+            "config": model.config.to_dict(),
+        },
     )
     state_path.unlink(missing_ok=True)
     return history
+
+
+def overlay(model: torch.nn.Module, trained: dict[str, torch.Tensor]) -> None:
+    """Put what :func:`train` has stored of a model onto the model that it started from.
+
+    Raises
+    ------
+    RuntimeError
+        If the model has no parameter of one of the names.
+    """
+    unknown = model.load_state_dict(trained, strict=False).unexpected_keys
+    if unknown:
+        raise RuntimeError(
+            f"{type(model).__name__} has no {unknown[0]}: the weights belong to another model"
+        )
+
+
+def _pause_s(save_s: float) -> float:
+    """Seconds of work between checkpoints that take ``save_s`` each."""
+    return min(max(save_s / SAVING_SHARE, LEAST_LOST_S), MOST_LOST_S)
 
 
 def _probe(model: PreTrainedModel, probes: dict[str, Windows], history: History, step: int) -> None:
@@ -242,7 +285,6 @@ def _check_finite(
 
 def _checkpoint(
     path: Path,
-    model: PreTrainedModel,
     named: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     history: History,
@@ -258,7 +300,6 @@ def _checkpoint(
 
 def _resume(
     path: Path,
-    model: PreTrainedModel,
     named: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[History, int]:
@@ -269,9 +310,11 @@ def _resume(
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(tensors[f"model.{name}"])
+            # The fused step wants its counter, too, where the weights are. A parameter that no
+            # batch has reached yet has none.
             optimizer.state[p] = {
-                "step": tensors[f"step.{name}"],
-                "exp_avg": tensors[f"exp_avg.{name}"].to(p.device),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p.device),
+                key: tensors[f"{key}.{name}"].to(p.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors
             }
     return History(**metadata["history"]), metadata["step"]

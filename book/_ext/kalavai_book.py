@@ -83,6 +83,7 @@ class PublishedRole(_NumberRole):
 SCRIPTS = {
     'class="kv-figure"': ("plotly.min.js", "figures.js"),
     'class="kv-planner"': ("planner.js",),
+    'class="kv-claims"': ("claims.js",),
 }
 
 
@@ -105,7 +106,7 @@ def _copy_assets(app: Sphinx, error: Exception | None) -> None:
     folder = Path(app.outdir) / "_assets"
     folder.mkdir(exist_ok=True)
     bundle = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    for source in (bundle, HERE / "figures.js", HERE / "planner.js"):
+    for source in (bundle, *HERE.glob("*.js")):
         target, content = folder / source.name, source.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
             target.write_bytes(content)

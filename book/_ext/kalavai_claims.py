@@ -20,7 +20,6 @@ from sphinx.util.docutils import SphinxDirective
 from kalavai_helpers import boxes, claims, consistency, findings, wording
 from kalavai_helpers.verdicts import RELEASED, RUN, Word
 
-HERE = Path(__file__).parent
 COLUMNS = {
     "verdict": "Released",
     "claim": "Statement",
@@ -105,7 +104,8 @@ class ClaimsDirective(SphinxDirective):
         found = "".join(
             f"<div>{value}</div>"
             if outcome.decides
-            else f"<div><small>{value} {claims.READINGS[outcome.reading]}</small></div>"
+            else f'<div class="kv-reading"><small>{value} '
+            f"{claims.READINGS[outcome.reading]}</small></div>"
             for value, outcome in zip(values, row.outcomes, strict=True)
         )
         found = found or "—"
@@ -200,27 +200,9 @@ def _depend(env: Any) -> None:
             env.note_dependency(str(path))
 
 
-def _add_script(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
-    if 'class="kv-claims"' not in context.get("body", ""):
-        return
-    assets = context["pathto"]("_assets/", resource=True).rstrip("/")
-    tag = f'<script defer src="{assets}/claims.js"></script>'
-    context["metatags"] = context.get("metatags", "") + "\n" + tag
-
-
-def _copy_script(app: Sphinx, error: Exception | None) -> None:
-    if error is not None or app.builder.format != "html":
-        return
-    folder = Path(app.outdir) / "_assets"
-    folder.mkdir(exist_ok=True)
-    (folder / "claims.js").write_bytes((HERE / "claims.js").read_bytes())
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directives and the script of the page that uses them."""
+    """Register the directives."""
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("consistency", ConsistencyDirective)
-    app.connect("html-page-context", _add_script)
-    app.connect("build-finished", _copy_script)
     version = zlib.crc32(Path(__file__).read_bytes())
     return {"version": "1", "env_version": version, "parallel_read_safe": True}

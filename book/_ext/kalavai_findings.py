@@ -20,7 +20,6 @@ from sphinx.util.docutils import SphinxDirective
 from kalavai_helpers import artifacts, boxes, claims, findings, recorded, verdicts, wording
 from kalavai_helpers.findings import Finding
 
-HERE = Path(__file__).parent
 QUESTIONS = ("Do the released values say it?", "Does it happen when it is run?")
 
 

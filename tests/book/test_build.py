@@ -101,6 +101,7 @@ def test_parameters_appear_once(project):
 def test_scripts_only_where_there_are_figures(project):
     assert html(project, "notebooks/01_small").count("plotly.min.js") == 1
     assert "plotly.min.js" not in html(project, "index")
+    assert "claims.js" not in html(project, "notebooks/01_small")
 
 
 def test_build_again_is_quick_and_a_new_record_reaches_the_text(project):

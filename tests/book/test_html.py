@@ -117,6 +117,7 @@ UNREAD = {
     r"cooperatives|switches|domains|windows)\b",
     "plural in brackets": r"[a-z]\(s\)",
     "truncated table": r"\d+ rows × \d+ columns|(?m:^\.\.\.$)",
+    "number of a machine": r"\d[eE][-+]\d\d",
     "doubled unit": r"(%|nats/token|nats|pp|steps|seeds)[ \u202f]+\1(?![\w/])",
 }
 
@@ -134,6 +135,7 @@ def test_text_of_a_page_was_read_by_somebody(page, kind):
         ("one of many", "mean of 1 seeds"),
         ("plural in brackets", "3 seed(s)"),
         ("truncated table", "a\n...\nb"),
+        ("number of a machine", "true if < 1e-05 nats/token"),
         ("doubled unit", "41 steps steps"),
     ],
 )

@@ -1,5 +1,6 @@
 """Claims joined with runs: levels in order, words from the rule, the same text everywhere."""
 
+import html
 import json
 import re
 
@@ -225,6 +226,19 @@ def test_a_box_reads_as_text_and_as_html_alike(world, capsys):
         assert said in text
     assert found.released.value in page
     assert "style=" not in page
+
+
+def test_a_box_says_where_a_statement_is_true_as_print_does(world):
+    fits = entry(30, 7, 65, "% of router seeds")
+    world("laptop", "01_protocol", {"pooled_above_oracle": entry(0.004, 0, 0.01, "nats/token")})
+    world("laptop", "07_cross_lingual", {"misrouted_skewed_plain": fits})
+    world("laptop", "06_prediction_formula", {"coverage": entry(79, 70, 90, "%")})
+    for id, said in (
+        ("abs-oracle", "< 1.0\u202f·\u202f10⁻⁵\u202fnats/token"),
+        ("abs-any-router", "0\u202f% of router seeds"),
+        ("coverage", "within 10 of 80\u202f%"),
+    ):
+        assert f"true if {said}:" in html.unescape(boxes.box(findings.of(id, None, world.root)))
 
 
 def test_the_summary_counts_the_rows_by_word_and_level(world):

@@ -172,6 +172,7 @@ def test_collapses_are_counted_by_symptom_and_by_loss_and_mended_by_seed():
 def test_the_binomial_interval_is_clopper_and_pearsons(count, n, low, high):
     found = collapse.rate(count, n)
     assert (found.value, found.low, found.high) == pytest.approx((count / n, low, high), abs=1e-4)
+    assert (found.over, found.units) == ("router seeds", n)
 
 
 def test_a_share_needs_trials():

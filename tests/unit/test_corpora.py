@@ -147,3 +147,63 @@ def test_packing_keeps_document_boundaries(tokenizer):
 def test_too_little_text_for_one_chunk_says_so(tokenizer):
     with pytest.raises(CorpusError, match="do not fill one chunk"):
         packing.pack(documents_of(["apple"]), tokenizer, 64)
+
+
+def test_spread_takes_units_in_turn_in_a_fixed_order():
+    made = [
+        corpora.Document(f"{unit}{i}", "d", f"text {unit}{i}", unit, "heldout", unit)
+        for unit, n in (("a", 5), ("b", 1), ("c", 2))
+        for i in range(n)
+    ]
+    order = corpora.spread(made)
+    assert order == corpora.spread(made[::-1])
+    assert sorted(d.id for d in order) == sorted(d.id for d in made)
+    units = [d.unit for d in order]
+    assert {*units[:3]} == {"a", "b", "c"}
+    assert {*units[3:5]} == {"a", "c"}
+    assert units[5:] == ["a"] * 3
+
+
+@given(st.lists(st.text(min_size=1, max_size=60).filter(str.strip), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_an_opening_is_the_text_that_one_window_scores(tokenizer, texts):
+    seq_len, n = 12, 5
+    found = packing.openings(documents_of(texts), tokenizer, seq_len, n)
+    assert len(found) == min(n, len(texts))
+    lengths = [len(tokenizer.encode(text).ids) for text in texts]
+    full = sum(length >= seq_len for length in lengths)
+    for index, document in enumerate(found):
+        whole = texts[int(document.id[1:])]
+        filled = len(tokenizer.encode(whole).ids) >= seq_len
+        assert filled == (index < full), "documents that fill a window come first"
+        assert whole.startswith(document.text)
+        assert document.text == whole or filled
+        ids = tokenizer.encode(document.text).ids
+        # A character of four bytes may be four tokens, and is not cut in two.
+        assert min(seq_len - 3, len(tokenizer.encode(whole).ids)) <= len(ids) <= seq_len
+    assert len(packing.windows(found, tokenizer, seq_len).input_ids) == len(found)
+
+
+def test_a_character_of_several_tokens_is_not_cut(tokenizer):
+    text = "தமிழ் மொழி " * 3
+    (opening,) = packing.openings(documents_of([text]), tokenizer, 10, 1)
+    assert len(tokenizer.encode(opening.text).ids) == 9
+    assert opening.text == text[:3]
+
+
+def test_a_folder_of_text_files_is_a_domain(tmp_path):
+    for domain in ("law", "recipes"):
+        (tmp_path / domain).mkdir()
+        for i in range(12):
+            (tmp_path / domain / f"{i:02}.txt").write_text(f"{domain} number {i}\n" * 20)
+    (tmp_path / "pictures").mkdir()
+    spec = f"folder:{tmp_path}"
+    assert corpora.domains(spec) == ["law", "recipes"]
+    assert [d.source for d in corpora.load(spec, "law")] == [f"{i:02}.txt" for i in range(12)]
+    assert all(corpora.split(spec, "law").values())
+    assert corpora.base_mix(spec, 10_000)
+    (tmp_path / "law" / "12.txt").write_bytes(b"\xff\xfe")
+    corpora.load.cache_clear()
+    corpora._read_folder.cache_clear()
+    with pytest.raises(CorpusError, match=r"12\.txt is not UTF-8 \(byte 0\)"):
+        corpora.load(spec, "law")

@@ -202,6 +202,8 @@ def test_the_grid_is_trained_scored_and_accounted_once(tiny, monkeypatch):
         np.testing.assert_array_equal(
             outcome.losses.sums["evidence"], again[condition].losses.sums["evidence"]
         )
+        kept = again[condition].accounting["gain_pct"]
+        assert (kept.over, kept.units) == ("sources", sum(outcome.losses.units().values()))
 
 
 def test_tables_of_gains_and_leads_agree_with_the_losses():

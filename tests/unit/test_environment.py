@@ -52,6 +52,19 @@ def test_what_is_installed_beside_the_environment_is_pinned_and_not_listed(proje
     assert "lm-eval" in environment.constraints(artifacts.PACKAGE.parent)
 
 
+def test_freezing_keeps_the_pin_of_what_lies_in_another_environment(project):
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text() + 'pretrained = ["no-such-package>=1"]\n')
+    with pytest.raises(RuntimeError, match="no-such-package is not installed"):
+        environment.freeze(project)
+    pins = project / "constraints.txt"
+    pins.write_text(pins.read_text() + "no-such-package==1.5\n")
+    assert "no-such-package==1.5\n" in environment.freeze(project)
+    path.write_text(path.read_text().replace("pretrained", "extra"))
+    with pytest.raises(RuntimeError, match="no-such-package is not installed"):
+        environment.freeze(project)
+
+
 def test_drift_is_named(project):
     assert environment.drift(project) == []
     changed = PYPROJECT.replace("numpy>=1", "numpy>=99").replace('"pytest>=8"', '"tox"')

@@ -232,8 +232,10 @@ def test_gains_show_base_and_best_specialist_as_references_of_every_method():
 
 
 def test_bars_print_each_value_with_its_interval():
-    fig = figures.bars(["a", "b"], [1.0, 2.0], [0.5, 1.8], [1.25, 2.5], 1.5)
-    assert {"<b>1.000</b>", "<b>2.000</b>"} <= {note.text for note in fig.layout.annotations}
+    fig = figures.bars(["a", "b"], [1.0, -2.0], [0.5, -2.2], [1.25, -1.5], -1.5)
+    assert {"<b>1.000</b>", "<b>−2.000</b>", "reference −1.500"} <= {
+        note.text for note in fig.layout.annotations
+    }
     dots = fig.data[-1]
     np.testing.assert_allclose(dots.error_x.array, [0.25, 0.5])
     np.testing.assert_allclose(dots.error_x.arrayminus, [0.5, 0.2])

