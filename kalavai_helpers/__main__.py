@@ -4,11 +4,17 @@ import argparse
 import ast
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kalavai_helpers import __version__, artifacts
 
+if TYPE_CHECKING:
+    from kalavai_helpers.tiers import Tier
+
 # What people can cause and mend: one line is enough. Anything else is a fault of the program.
 EXPECTED = (ValueError, RuntimeError, OSError, LookupError)
+LEFT = 3
+"""Exit code of a recording that was given less time than it takes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,9 +52,19 @@ def parser() -> argparse.ArgumentParser:
 
     keep = commands.add_parser("record", help="run a chapter and keep its numbers in data/recorded")
     keep.add_argument("--tier", default="laptop")
-    keep.add_argument("--chapter", default="01_protocol", metavar="NAME")
-    keep.add_argument("--seed", type=int, default=42)
+    keep.add_argument(
+        "--chapter",
+        metavar="NAME",
+        help="default: 01_protocol, and at a pretrained tier the ledger of the twenty",
+    )
+    keep.add_argument("--seed", type=int, default=42, help="of a chapter (default: 42)")
     keep.add_argument("--corpora", metavar="SOURCE")
+    keep.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help="stop the twenty after so long, and go on when called again (default: to the end)",
+    )
     keep.add_argument("--fused", action="store_true", help="keep the fused model as well")
     keep.set_defaults(act=_record)
 
@@ -100,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    """Run one command: 0 done, 1 failed, 2 usage, 3 some work is left, 130 interrupted."""
     options = parser().parse_args(arguments)
     try:
         return options.act(options)
@@ -138,8 +154,11 @@ def _execute(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     from kalavai_helpers import execute, recorded, tiers
 
-    chapter, tier = options.chapter, tiers.get(options.tier)
+    tier = tiers.get(options.tier)
     corpora = options.corpora or tier.corpora
+    if options.chapter is None and tier.name == tiers.PRETRAINED:
+        return _record_twenty(tier, corpora, options.minutes)
+    chapter = options.chapter or "01_protocol"
     (result,) = execute.execute([chapter], tier.name, options.seed, corpora)
     if result.error:
         print(f"error: {result.error}", file=sys.stderr)
@@ -149,6 +168,18 @@ def _record(options: argparse.Namespace) -> int:
         kept.append(recorded.keep_fused(tier, options.seed, corpora))
     for path in kept:
         print(f"{path.relative_to(artifacts.project_root())} written")
+    return 0
+
+
+def _record_twenty(tier: "Tier", corpora: str, minutes: float | None) -> int:
+    from kalavai_helpers import kept_ledger, twenty
+
+    left = twenty.record(tier, corpora, minutes)
+    if left:
+        print(f"left: {', '.join(step.name for step in left)}")
+        print("Run the same command again to go on.")
+        return LEFT
+    print(f"{kept_ledger.folder(tier.name)} is complete")
     return 0
 
 
@@ -229,6 +260,13 @@ def _bench(options: argparse.Namespace) -> int:
     path = bench.main(options.tier, options.quick, options.corpora)
     print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of minutes")
+    return value
 
 
 def _seconds(text: str) -> float:

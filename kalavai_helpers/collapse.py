@@ -86,7 +86,7 @@ def study(
     key = artifacts.fingerprint(
         cooperative.fingerprint(),
         cooperative.tier.recipe(),
-        artifacts.code_digest(["pooled_fit", "routing", *CODE]),
+        artifacts.code_digest(["pooled_fit", "routing", "shared_trunk", "architectures", *CODE]),
         [vars(condition) for condition in conditions],
         list(seeds),
         len(found),

@@ -52,12 +52,11 @@ def converge(
     The weights with the least loss on them are kept.
     """
     router, loss, kept = pooled_fit.start(pool, seed, width), [], {}
-    features = checks.states.mean((1, 2))
     for step in pooled_fit.descend(router, pool, seed):
         if step % EVERY:
             continue
         with torch.no_grad():
-            loss.append(_loss(checks, router.weigh(features)))
+            loss.append(_loss(checks, router.weigh(checks.features)))
         if loss[-1] == min(loss):
             kept = {name: value.clone() for name, value in router.state_dict().items()}
         if has_converged(loss) or step >= MOST_STEPS:

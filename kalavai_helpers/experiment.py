@@ -38,7 +38,7 @@ LINEAR = "pooled, linear"
 _CODE = (
     *("experiment", "ledger", "routing", "filtering", "scoring", "pooled_fit", "convergence"),
     *("learned_routers", "router_fit"),
-    *("architectures", "fused_model", "fusion", "mixing", "reading", "stacking"),
+    *("architectures", "shared_trunk", "fused_model", "fusion", "mixing", "reading", "stacking"),
 )
 
 
@@ -179,10 +179,9 @@ def _pooled(cooperative: Cooperative) -> tuple[dict[str, routing.PooledRouter], 
     saved = artifacts.load_tensors(path)
     if saved is None:
         tier, seed = cooperative.tier, cooperative.seed
-        experts = [cooperative.model(domain).to(tier.device()[0]) for domain in cooperative.domains]
         # All fits draw from one pool of states, which the experts read once.
-        pool = pooled_fit.build(cooperative, experts)
-        checks = pooled_fit.build(cooperative, experts, role="router", most=convergence.CHECKS)
+        pool = pooled_fit.build(cooperative)
+        checks = pooled_fit.build(cooperative, role="router", most=convergence.CHECKS)
         width = pooled_fit.published_width(tier)
         whole = convergence.converge(pool, checks, seed, width)
         routers = {POOLED: pooled_fit.fit(pool, seed, tier.router_steps, width=width)[0]}

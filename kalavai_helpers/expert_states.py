@@ -32,7 +32,7 @@ class ExpertLedger(Ledger):
 
     states_of: tuple[str, ...] = ()
 
-    def restrict(self, domains: tuple[str, ...]) -> Ledger:
+    def restrict(self, domains: tuple[str, ...], groups: tuple[str, ...] | None = None) -> Ledger:
         """Refused: a mean over all experts is not one over some.
 
         Raises

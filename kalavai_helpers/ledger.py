@@ -7,7 +7,9 @@ loss under probability mixing, every oracle and every interval over sources and 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from . import artifacts, corpora, packing, progress
 from .packing import IGNORE, Windows
+from .shared_trunk import Reader, SharedTrunk, token_log_probs
 from .specialists import BASE, CODE, Cooperative
 
 if TYPE_CHECKING:
@@ -100,20 +103,26 @@ class Ledger:
         joined = torch.cat([self.log_probs, log_probs[:, None]], 1)
         return replace(self, models=(*self.models, name), log_probs=joined)
 
-    def restrict(self, domains: tuple[str, ...]) -> Ledger:
+    def restrict(self, domains: tuple[str, ...], groups: tuple[str, ...] | None = None) -> Ledger:
         """The ledger of the cooperative of some of the domains: their experts, their documents.
 
         The weight average is left out: it is of all specialists.
+
+        Parameters
+        ----------
+        groups
+            Whose documents, where groups are not domains.
         """
+        groups = domains if groups is None else groups
         models = tuple(m for m in self.models if m in (BASE, *domains))
-        keep = torch.isin(self.group, torch.tensor([self.groups.index(d) for d in domains]))
+        keep = torch.isin(self.group, torch.tensor([self.groups.index(g) for g in groups]))
         tokens = keep[self.document]
         order = torch.full((len(self.groups),), -1)
-        order[[self.groups.index(d) for d in domains]] = torch.arange(len(domains))
+        order[[self.groups.index(g) for g in groups]] = torch.arange(len(groups))
         return Ledger(
             models=models,
             experts=domains,
-            groups=domains,
+            groups=groups,
             log_probs=self.log_probs[tokens][:, [self.models.index(m) for m in models]],
             features=self.features[tokens],
             document=(keep.cumsum(0) - 1)[self.document[tokens]],
@@ -125,7 +134,6 @@ class Ledger:
         )
 
 
-@torch.no_grad()
 def score(
     model: PreTrainedModel,
     windows: Windows,
@@ -135,19 +143,21 @@ def score(
     batch_size: int = 16,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probability of every token, (n,), and on request the last hidden states (n, F)."""
-    device = next(model.parameters()).device
-    found, kept = [], []
-    for start in range(0, len(windows.input_ids), batch_size):
-        rows = slice(start, start + batch_size)
-        inputs = torch.from_numpy(windows.input_ids[rows]).to(device)
-        targets = torch.from_numpy(windows.targets[rows]).to(device)
-        output = model(inputs, output_hidden_states=states)
+    trunk = SharedTrunk(model, 0)
+    branch = trunk.branch(model)
+    found, kept, done = [], [], 0
+    for ids, targets in zip(
+        torch.from_numpy(windows.input_ids).split(batch_size),
+        torch.from_numpy(windows.targets).split(batch_size),
+        strict=True,
+    ):
         real = targets != IGNORE
-        chosen = output.logits[real].float().log_softmax(-1)
-        found.append(chosen.gather(1, targets[real][:, None])[:, 0].cpu())
+        last = branch.states(trunk.states(ids))[real.to(trunk.device)]
+        found.append(token_log_probs(last, branch.head, targets[real].to(trunk.device)).cpu())
         if states:
-            kept.append(compact(output.hidden_states[-1][real].float()).cpu())
-        progress.report(task, min(rows.stop, len(windows.input_ids)), len(windows.input_ids))
+            kept.append(compact(last).cpu())
+        done += len(ids)
+        progress.report(task, done, len(windows.input_ids))
     return torch.cat(found), torch.cat(kept) if states else None
 
 
@@ -170,11 +180,25 @@ def build(cooperative: Cooperative, role: str = "heldout") -> Ledger:
     return of_windows(cooperative, parts, role)
 
 
-def of_windows(cooperative: Cooperative, parts: dict[str, Windows], name: str) -> Ledger:
+def of_windows(
+    cooperative: Cooperative,
+    parts: dict[str, Windows],
+    name: str,
+    *,
+    models: Sequence[str] | None = None,
+    keep_states: bool = False,
+) -> Ledger:
     """Ledger on given windows; ``parts`` maps a group (domain, kind of document) to its text.
 
     Its role is that of the documents; ``name`` only says in the store and in progress lines what
-    it is.
+    it is. What each model says is left in the store as soon as it has read the text.
+
+    Parameters
+    ----------
+    models
+        Columns, base first; by default base, specialists and, but for fitting, weight average.
+    keep_states
+        Leave the last hidden states in the store as well (:mod:`kalavai_helpers.last_states`).
 
     Raises
     ------
@@ -183,23 +207,19 @@ def of_windows(cooperative: Cooperative, parts: dict[str, Windows], name: str) -
     """
     joined = packing.concatenate(list(parts.values()))
     role = joined.role
-    names = [BASE, *cooperative.domains]
-    # The documents that routers are fitted on are never used to compare models.
-    names += [WEIGHT_AVERAGE] if role != "router" else []
-    path = artifacts.store() / "ledgers" / f"{name}-{_key(cooperative, joined)}.safetensors"
-    saved = artifacts.load_tensors(path)
-    if saved is None:
-        tensors = _score_all(cooperative, joined, name, names)
-        artifacts.save_tensors(path, tensors, {"models": names})
-        saved = tensors, {}
+    if models is None:
+        # The documents that routers are fitted on are never used to compare models.
+        average = (WEIGHT_AVERAGE,) if role != "router" else ()
+        models = (BASE, *cooperative.domains, *average)
+    columns = _columns(cooperative, joined, name, models, keep_states)
     counts = torch.tensor([len(windows.documents) for windows in parts.values()])
     real = torch.from_numpy((joined.targets != IGNORE).sum(1))
     return Ledger(
-        models=tuple(names),
-        experts=cooperative.domains,
+        models=tuple(models),
+        experts=tuple(domain for domain in cooperative.domains if domain in models),
         groups=tuple(parts),
-        log_probs=saved[0]["log_probs"],
-        features=saved[0]["features"],
+        log_probs=torch.stack([columns[model]["log_probs"] for model in models], 1),
+        features=columns[BASE]["features"],
         document=torch.from_numpy(joined.document).repeat_interleave(real),
         window=torch.arange(len(real)).repeat_interleave(real),
         group=torch.arange(len(parts)).repeat_interleave(counts),
@@ -209,29 +229,84 @@ def of_windows(cooperative: Cooperative, parts: dict[str, Windows], name: str) -
     )
 
 
-def _key(cooperative: Cooperative, windows: Windows) -> str:
-    return artifacts.fingerprint(
-        cooperative.fingerprint(),
+def _columns(
+    cooperative: Cooperative,
+    windows: Windows,
+    title: str,
+    models: Sequence[str],
+    keep_states: bool,
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What each model says of the text: ``log_probs`` (n,), and the base's ``features`` (n, F)."""
+    real = windows.targets != IGNORE
+    reader = Reader(cooperative, windows.input_ids, real)
+    targets = torch.from_numpy(windows.targets[real])
+    columns = {}
+    for name in models:
+        path = column_path(cooperative, windows, title, name)
+        saved = artifacts.load_tensors(path)
+        if saved is None or (keep_states and not states_path(path).exists()):
+            task = f"ledger {title} {name} (seed {cooperative.seed})"
+            column, states = _read(reader, name, task, targets, keep_states)
+            if keep_states:
+                artifacts.save_tensors(states_path(path), {"states": states}, {})
+            saved = column, {}
+            artifacts.save_tensors(path, *saved)
+            progress.pause_point()
+        columns[name] = saved[0]
+    return columns
+
+
+def _read(
+    reader: Reader, name: str, task: str, targets: torch.Tensor, keep_states: bool
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    branch = reader.branch(name)
+    found, features, states, done = [], [], [], 0
+    for last in reader.states(branch, task):
+        wanted = targets[done : done + len(last)].to(last.device)
+        found.append(token_log_probs(last, branch.head, wanted).cpu())
+        done += len(last)
+        if name == BASE:
+            features.append(compact(last).cpu())
+        if keep_states:
+            states.append(last.cpu())
+    column = {"log_probs": torch.cat(found)}
+    column |= {"features": torch.cat(features)} if features else {}
+    return column, torch.cat(states) if states else None
+
+
+def column_path(cooperative: Cooperative, windows: Windows, title: str, name: str) -> Path:
+    """Where the store keeps what a model says of a text."""
+    made_of = cooperative.domains if name == WEIGHT_AVERAGE else (name,)
+    key = artifacts.fingerprint(
+        [cooperative.path(model).name for model in made_of],
         hashlib.sha256(windows.targets.tobytes()).hexdigest(),
         [document.id for document in windows.documents],
-        artifacts.code_digest(["ledger", *CODE]),
+        artifacts.code_digest(["ledger", "shared_trunk", "architectures", *CODE]),
     )
+    return artifacts.store() / "ledgers" / f"{title}-{name}-{key}.safetensors"
 
 
-def _score_all(
-    cooperative: Cooperative, windows: Windows, title: str, names: list[str]
-) -> dict[str, torch.Tensor]:
-    device, _, _ = cooperative.tier.device()
-    columns: list[torch.Tensor] = []
-    features = None
-    for name in names:
-        model = cooperative.model(name).to(device)
-        log_probs, states = score(
-            model, windows, f"ledger {title} {name} (seed {cooperative.seed})", states=name == BASE
-        )
-        features = states if states is not None else features
-        columns.append(log_probs)
-    return {"log_probs": torch.stack(columns, 1), "features": features}
+def missing(
+    cooperative: Cooperative,
+    parts: dict[str, Windows],
+    name: str,
+    models: Sequence[str],
+    *,
+    keep_states: bool = False,
+) -> list[str]:
+    """Models whose scores :func:`of_windows` would not find in the store."""
+    joined = packing.concatenate(list(parts.values()))
+    paths = {model: column_path(cooperative, joined, name, model) for model in models}
+    return [
+        model
+        for model, path in paths.items()
+        if not (path.exists() and (states_path(path).exists() or not keep_states))
+    ]
+
+
+def states_path(column: Path) -> Path:
+    """Where the store keeps the last hidden states that a column was read off."""
+    return column.with_suffix(".states")
 
 
 def switching(

@@ -10,6 +10,7 @@ mixing, AdamW at 1e-3, batches of 4.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import corpora, packing, progress
+from . import artifacts, corpora, packing, progress
 from .packing import IGNORE
 from .routing import PooledRouter
-from .specialists import Cooperative
+from .shared_trunk import Reader
+from .specialists import BASE, CODE, Cooperative
 from .tiers import Tier
 
 WIDTH = 256
@@ -51,8 +53,9 @@ class Pool:
     """Last hidden states of all N experts on training chunks of every domain.
 
     ``states`` (M, T, N, d); ``targets`` (M, T) the tokens to predict; ``domain`` (M,); ``chunks``
-    (D,) training chunks of each domain in all; ``heads`` (V, N, d) the experts' output matrices;
-    ``means`` (W, d) mean states of the held-out windows, over experts and positions.
+    (D,) training chunks of each domain in all; ``heads`` (V, N, d) the experts' output matrices,
+    or (V, 1, d) one for all; ``means`` (W, d) mean states of the held-out windows, over experts
+    and positions; ``features`` (M, d) the same of the training chunks.
     """
 
     states: torch.Tensor
@@ -61,14 +64,24 @@ class Pool:
     chunks: torch.Tensor
     heads: torch.Tensor
     means: torch.Tensor
+    features: torch.Tensor
+
+
+def weighted(states: torch.Tensor, gates: torch.Tensor, *, shared: bool) -> torch.Tensor:
+    """States (..., N, d) weighted by gates (..., N): side by side, or their sum for a shared head.
+
+    Times the experts' heads, side by side as well, they are the logit mixture Σ_i g_i W_i h_i.
+    """
+    each = states * gates[..., None]
+    return each.sum(-2) if shared else each.flatten(-2)
 
 
 def mixed_logits(states: torch.Tensor, gates: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
     """Logit mixture Σ_i g_i W_i h_i, (B, T, V): one product over experts and features.
 
-    Shapes: ``states`` (B, T, N, d), ``gates`` (B, N), ``heads`` (V, N, d).
+    Shapes: ``states`` (B, T, N, d), ``gates`` (B, N), ``heads`` (V, N, d) or (V, 1, d).
     """
-    return (states * gates[:, None, :, None]).flatten(2) @ heads.flatten(1).T
+    return weighted(states, gates[:, None], shared=heads.shape[1] == 1) @ heads.flatten(1).T
 
 
 def gate_gradient(
@@ -80,7 +93,7 @@ def gate_gradient(
     which would hold two more arrays of logits.
     """
     predicted = mixed_logits(states, gates, heads).softmax(-1)
-    expected = (predicted.flatten(0, 1) @ heads.flatten(1)).view_as(states)
+    expected = (predicted @ heads.flatten(1)).unflatten(-1, heads.shape[1:])
     return ((expected - heads[targets]) * states).sum((1, 3)) / targets.numel()
 
 
@@ -142,14 +155,13 @@ def descend(
     rng = np.random.default_rng(seed)
     rows_of = [np.flatnonzero(pool.domain.cpu() == d) for d in range(len(pool.chunks))]
     frequency = np.array((chunks or pool.chunks.tolist())[: len(rows_of)], float)
-    features = pool.states.mean((1, 2))
     for step in itertools.count():
         yield step
         domains = rng.choice(len(rows_of), size=4, p=frequency / frequency.sum())
         if step < curriculum:
             domains[:] = step % len(rows_of)
         rows = torch.tensor([rng.choice(rows_of[d]) for d in domains])
-        gates = router.weigh(features[rows])
+        gates = router.weigh(pool.features[rows])
         optimizer.zero_grad()
         gates.backward(
             gate_gradient(pool.states[rows], pool.targets[rows], gates.detach(), pool.heads)
@@ -173,7 +185,7 @@ def fit_all(
     windows = packing.concatenate([cooperative.windows("heldout", d) for d in cooperative.domains])
     corpora.require_role(windows.role, "heldout", "Scoring pooled routers")
     experts = [cooperative.model(d).to(device) for d in cooperative.domains]
-    pool = build(cooperative, experts, windows)
+    pool = build(cooperative, windows)
     if device.type == "cuda":
         runs = (_fit(pool, setting, steps) for setting in settings)
     else:
@@ -203,21 +215,27 @@ def _fit_job(
     return _fit(pool, setting, steps)
 
 
-@torch.no_grad()
 def build(
     cooperative: Cooperative,
-    experts: list,
     windows: packing.Windows | None = None,
     *,
     role: str = "train",
     most: int = POOL,
+    every: int = 1,
+    keep: bool = False,
 ) -> Pool:
     """Run the experts over the pool and the held-out windows, where those are given.
 
     At most so many training chunks a domain (or chunks of documents of another role), drawn at
     random; natural proportions are kept in ``Pool.chunks`` and applied when a batch is drawn.
+
+    Parameters
+    ----------
+    every
+        The loss of a fit is read at one position in so many; its router sees the mean of all.
+    keep
+        Leave what each expert said in the store, to go on from there after a stop.
     """
-    device = cooperative.tier.device()[0]
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
         documents = cooperative.documents(name, role)
@@ -228,22 +246,62 @@ def build(
         chosen.append(chunks[rows])
         domain += [index] * len(rows)
         counts.append(len(chunks))
-    ids = torch.from_numpy(np.concatenate(chosen).astype(np.int64)).to(device)
-    states = [_states(experts, part) for part in ids[:, :-1].split(16)]
-    means = []
-    n_windows = 0 if windows is None else len(windows.input_ids)
-    for rows in torch.arange(n_windows).split(16) if n_windows else ():
-        real = torch.from_numpy(windows.targets[rows] != IGNORE)[..., None].to(device)
-        seen = _states(experts, torch.from_numpy(windows.input_ids[rows]).to(device)).mean(2)
-        means.append((seen * real).sum(1) / real.sum(1))
+    ids = np.concatenate(chosen).astype(np.int64)
+    reader = Reader(cooperative, ids[:, :-1], np.ones_like(ids[:, 1:], dtype=bool))
+    states, features = zip(
+        *(_kept(reader, name, ids, every, keep) for name in cooperative.domains), strict=True
+    )
+    device = reader.device
     return Pool(
-        torch.cat(states),
-        ids[:, 1:].contiguous(),
+        torch.stack(states, 2).to(device),
+        torch.from_numpy(ids[:, 1:][:, ::every]).contiguous().to(device),
         torch.tensor(domain),
         torch.tensor(counts),
-        torch.stack([model.get_output_embeddings().weight for model in experts], 1),
-        torch.cat(means) if means else states[0].new_zeros(0, states[0].shape[-1]),
+        reader.heads(cooperative.domains),
+        _means(cooperative, windows).to(device),
+        torch.stack(features).mean(0).to(device),
     )
+
+
+def _kept(
+    reader: Reader, name: str, ids: np.ndarray, every: int, keep: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States (M, T / every, d) of one expert on the pool, and their means (M, d)."""
+    cooperative = reader.cooperative
+    code = artifacts.code_digest(["pooled_fit", "shared_trunk", "architectures", *CODE])
+    text = hashlib.sha256(ids.tobytes()).hexdigest()
+    key = artifacts.fingerprint(cooperative.path(name).name, text, every, code)
+    path = artifacts.store() / "pools" / f"{name}-{key}.safetensors"
+    saved = artifacts.load_tensors(path) if keep else None
+    if saved is None:
+        states, means = [], []
+        task = f"pool {name} (seed {cooperative.seed})"
+        for last in reader.states(reader.branch(name), task):
+            whole = last.unflatten(0, (-1, ids.shape[1] - 1)).cpu()
+            states.append(whole[:, ::every].clone())
+            means.append(whole.mean(1))
+        saved = {"states": torch.cat(states), "means": torch.cat(means)}, {}
+        if keep:
+            artifacts.save_tensors(path, *saved)
+            progress.pause_point()
+    return saved[0]["states"], saved[0]["means"]
+
+
+def _means(cooperative: Cooperative, windows: packing.Windows | None) -> torch.Tensor:
+    """Mean states (W, d) of windows over experts and positions; none where there is no window."""
+    if windows is None:
+        return torch.zeros(0, cooperative.model(BASE).config.hidden_size)
+    real = windows.targets != IGNORE
+    reader = Reader(cooperative, windows.input_ids, real)
+    n_tokens = torch.from_numpy(real.sum(1))
+    owner = torch.arange(len(real)).repeat_interleave(n_tokens)
+    total = 0
+    for name in cooperative.domains:
+        states = torch.cat(
+            [last.cpu() for last in reader.states(reader.branch(name), f"window means {name}")]
+        )
+        total = total + states.new_zeros(len(real), states.shape[1]).index_add(0, owner, states)
+    return total / (len(cooperative.domains) * n_tokens)[:, None]
 
 
 def _states(experts: list, ids: torch.Tensor) -> torch.Tensor:

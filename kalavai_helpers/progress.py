@@ -19,6 +19,34 @@ FOLDER_VARIABLE = "KALAVAI_PROGRESS"
 PRINT_EVERY_S = 5.0
 
 _last_printed: dict[str, float] = {}
+_deadline_s: float | None = None
+
+
+class Paused(Exception):
+    """The time that a run was given is over; all its work so far is in the store."""
+
+
+def stop_after(seconds: float | None) -> None:
+    """Let `pause_point` stop the work of this process after so many seconds; `None`: never."""
+    global _deadline_s
+    _deadline_s = None if seconds is None else time.monotonic() + seconds
+
+
+def time_is_up() -> bool:
+    """Whether the time given to `stop_after` is over."""
+    return _deadline_s is not None and time.monotonic() >= _deadline_s
+
+
+def pause_point() -> None:
+    """Say that everything so far is in the store, so that here is a place to stop.
+
+    Raises
+    ------
+    Paused
+        If the time given to `stop_after` is over.
+    """
+    if time_is_up():
+        raise Paused
 
 
 def report(

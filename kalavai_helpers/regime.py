@@ -10,8 +10,7 @@ evaluates on and no router is fitted on. The tables of what was tried are kept.
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import artifacts, corpora, packing, parallel, specialists, training
+from . import artifacts, corpora, ledger, packing, parallel, specialists, training
 from .corpora import Document
 from .losses import Losses, Weights
 from .specialists import BASE, Cooperative
@@ -58,6 +57,18 @@ _TRIED = {
 }
 
 
+# Of a published base only specialists have a recipe: specialist_steps, specialist_lr, frozen_layers.
+_TRIED["smollm2-135m"] = (
+    (200, 1e-4, 15),
+    (200, 3e-4, 15),
+    (200, 6e-4, 15),
+    (100, 3e-4, 15),
+)
+
+DOMAINS = {"smollm2-135m": ("code", "welsh")}
+"""Domains that recipes are tried on where the three of the main experiment would take too long:
+one that the base knows, and a language that it hardly does."""
+
 _SWEEPS = {
     "ci": ((300, 6e-3, MID_TRAINING, 200, 1.2e-3, 1),),
     "laptop": (
@@ -80,11 +91,9 @@ def tried(tier: Tier) -> list[Tier]:
     """
     if tier.name not in _TRIED:
         raise ValueError(f"The recipe of tier {tier.name!r} is the published one: nothing to try")
-    sweep = tier.sweep()
-    return [
-        *(replace(tier, **dict(zip(FIELDS[1:], row, strict=True))) for row in _TRIED[tier.name]),
-        *(replace(sweep, **dict(zip(FIELDS[1:], row, strict=True))) for row in _SWEEPS[tier.name]),
-    ]
+    rows = [(tier, row) for row in _TRIED[tier.name]]
+    rows += [(tier.sweep(), row) for row in _SWEEPS.get(tier.name, ())]
+    return [replace(one, **dict(zip(FIELDS[-len(row) :], row, strict=True))) for one, row in rows]
 
 
 def path(tier: str) -> Path:
@@ -94,11 +103,26 @@ def path(tier: str) -> Path:
 
 def record(tier: Tier, spec: str, seed: int) -> Path:
     """Measure what was tried for a tier, and keep the table."""
-    found = measure(tried(tier), spec, corpora.choose(spec, corpora.MAIN_DOMAINS), seed)
-    target = path(tier.name)
-    text = found.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    artifacts.write_bytes(target, text.encode())
-    return target
+    return keep(tier, measure(tried(tier), spec, domains_of(tier, spec), seed))
+
+
+def domains_of(tier: Tier, spec: str) -> tuple[str, ...]:
+    """Domains of a text source that the recipes of a tier are tried on."""
+    return corpora.choose(spec, DOMAINS.get(tier.name, corpora.MAIN_DOMAINS))
+
+
+def keep(tier: Tier, table: pd.DataFrame) -> Path:
+    """Keep the table of :func:`measure`."""
+    return artifacts.write_bytes(path(tier.name), _csv(table))
+
+
+def is_kept(tier: Tier, table: pd.DataFrame) -> bool:
+    """Whether this is the table that is kept."""
+    return path(tier.name).is_file() and path(tier.name).read_bytes() == _csv(table)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode()
 
 
 def standing(losses: pd.DataFrame, domains: Sequence[str]) -> dict[str, float]:
@@ -151,10 +175,8 @@ def measure(
     """
     made = [Cooperative(tier, spec, domains, seed) for tier in recipes]
     specialists.train_bases(made)
-    jobs = {
-        _path(one, name): partial(_score, one, name) for one in made for name in (BASE, *domains)
-    }
-    parallel.leave_in_store([job for path, job in jobs.items() if not path.exists()])
+    missing = [job for p, job in jobs(recipes, spec, domains, seed).items() if not p.exists()]
+    parallel.leave_in_store(missing)
     rows = []
     for one in made:
         names = (BASE, *domains)
@@ -164,6 +186,16 @@ def measure(
         means = losses.mean(axis=1)
         rows.append({**row, "base_loss": means[BASE], "best_loss": means[list(domains)].min()})
     return pd.DataFrame(rows)
+
+
+def jobs(
+    recipes: Sequence[Tier], spec: str, domains: tuple[str, ...], seed: int
+) -> dict[Path, Callable[[], None]]:
+    """What :func:`measure` has to do, one job for each file that it reads."""
+    made = [Cooperative(tier, spec, domains, seed) for tier in recipes]
+    return {
+        _path(one, name): partial(_score, one, name) for one in made for name in (BASE, *domains)
+    }
 
 
 def _path(cooperative: Cooperative, name: str) -> Path:
@@ -184,18 +216,25 @@ def _score(cooperative: Cooperative, name: str) -> None:
 
     Validation models are not kept: nothing else is asked of them.
     """
-    tier = cooperative.tier
-    model = cooperative.model(BASE)
+    tier, path = cooperative.tier, _path(cooperative, name)
+    model, weights = cooperative.model(BASE), path.with_suffix(".safetensors")
     if name != BASE:
+        device, dtype, _ = tier.device()
         documents = set_aside(cooperative.documents(name, "train"))[0]
-        chunks = packing.pack(documents, cooperative.tokenizer, tier.seq_len)
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "specialist.safetensors"
-            task = f"validate {name} (seed {cooperative.seed})"
-            training.train(model, chunks, cooperative.recipe(name), target, task)
+        training.train(
+            model,
+            packing.pack(documents, cooperative.tokenizer, tier.seq_len),
+            cooperative.recipe(name),
+            weights,
+            f"validate {name}, {tier.specialist_steps} steps at {tier.specialist_lr:g}",
+            device=device,
+            autocast=dtype,
+        )
     losses = []
     for domain in cooperative.domains:
         text = _validation(cooperative, domain)
         windows = packing.windows(text, cooperative.tokenizer, tier.seq_len)
-        losses.append(training.mean_loss(model, windows))
-    artifacts.write_json(_path(cooperative, name), losses)
+        scores, _ = ledger.score(model, windows, f"validation text {domain}")
+        losses.append(-float(scores.double().mean()))
+    artifacts.write_json(path, losses)
+    weights.unlink(missing_ok=True)

@@ -210,7 +210,8 @@ def train(
         optimizer.step()
         done += 1
         last = step + 1 == recipe.steps
-        save = time.perf_counter() - saved_at >= pause_s and not last
+        due = time.perf_counter() - saved_at >= pause_s or progress.time_is_up()
+        save = due and not last
         if (step + 1) % CHECK_EVERY == 0 or save or last:
             _check_finite(watch, step, task, recipe, state_path)
             rate = done * tokens_per_step / (seconds + time.perf_counter() - started)
@@ -223,6 +224,7 @@ def train(
             saved_at = time.perf_counter()
             if checkpoint_s is None:
                 pause_s = _pause_s(saved_at - began)
+            progress.pause_point()
     model.to("cpu").eval().requires_grad_(True)
     artifacts.save_tensors(
         path,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from . import architectures, corpora
+from . import corpora
 from .filtering import fixed_share
 from .ledger import Ledger
 from .packing import IGNORE, Windows
 from .routing import Router
+from .shared_trunk import SharedTrunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,21 +86,13 @@ def read(
     States (n, d) float32 after the first k blocks, and tokens (n,), in the order of the ledger;
     one pass of the trunk.
     """
-    family = architectures.of(base.config)
-    trunk, _ = family.split(base, frozen_layers)
-    types = architectures.layer_types(base.config)[:frozen_layers]
-    rotary, states, tokens = family.rotary(base), [], []
+    trunk, states, tokens = SharedTrunk(base, frozen_layers), [], []
     for start in range(0, len(windows.input_ids), batch_size):
         rows = slice(start, start + batch_size)
-        ids = torch.from_numpy(windows.input_ids[rows]).to(base.device)
-        real = torch.from_numpy(windows.targets[rows] != IGNORE).to(base.device)
-        hidden = trunk["embed"](ids)
-        positions = torch.arange(hidden.shape[1], device=base.device)[None]
-        masks = architectures.masks(base.config, types, hidden, None, None, None)
-        angles = rotary(hidden, position_ids=positions)
-        hidden = family.run(trunk["layers"], hidden, types, masks, positions, angles)
-        states.append(hidden[real].float().cpu())
-        tokens.append(ids[real].cpu())
+        ids = torch.from_numpy(windows.input_ids[rows])
+        real = torch.from_numpy(windows.targets[rows] != IGNORE)
+        states.append(trunk.states(ids)[real.to(trunk.device)].float().cpu())
+        tokens.append(ids[real])
     return torch.cat(states), torch.cat(tokens)
 
 

@@ -17,27 +17,29 @@ def found(tiny):
 @pytest.fixture(scope="module")
 def pool(tiny):
     windows = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
-    return pooled_fit.build(tiny, [tiny.model(d) for d in tiny.domains], windows)
+    return pooled_fit.build(tiny, windows)
 
 
-def random_problem(seed=0, batch=3, n_tokens=5, n_experts=4, width=6, vocab=11):
-    draw = torch.Generator().manual_seed(seed)
+def random_problem(shared, batch=3, n_tokens=5, n_experts=4, width=6, vocab=11):
+    draw = torch.Generator().manual_seed(0)
     states = torch.randn(batch, n_tokens, n_experts, width, generator=draw)
-    heads = torch.randn(vocab, n_experts, width, generator=draw)
+    heads = torch.randn(vocab, 1 if shared else n_experts, width, generator=draw)
     targets = torch.randint(vocab, (batch, n_tokens), generator=draw)
     gates = torch.randn(batch, n_experts, generator=draw).softmax(-1)
     return states, targets, gates, heads
 
 
-def test_one_product_gives_the_mixture_of_the_experts_logits():
-    states, _, gates, heads = random_problem()
-    each = torch.einsum("btnd,vnd->btnv", states, heads)
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_product_gives_the_mixture_of_the_experts_logits(shared):
+    states, _, gates, heads = random_problem(shared)
+    each = torch.einsum("btnd,vnd->btnv", states, heads.expand(-1, 4, -1))
     expected = torch.einsum("btnv,bn->btv", each, gates)
     assert torch.allclose(pooled_fit.mixed_logits(states, gates, heads), expected, atol=1e-5)
 
 
-def test_the_gradient_in_the_gates_is_that_of_automatic_differentiation():
-    states, targets, gates, heads = random_problem()
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_gradient_in_the_gates_is_that_of_automatic_differentiation(shared):
+    states, targets, gates, heads = random_problem(shared)
     gates.requires_grad_(True)
     logits = pooled_fit.mixed_logits(states, gates, heads)
     functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()

@@ -18,7 +18,9 @@ def problem(seed: int, chunks: int = 40, width: int = 8, vocab: int = 12) -> poo
     right = states[torch.arange(chunks), :, domain]
     targets = torch.einsum("mtd,vmd->mtv", right, heads[:, domain]).argmax(-1)
     counts = torch.tensor([chunks // 2] * 2)
-    return pooled_fit.Pool(states, targets, domain, counts, heads, states.new_zeros(0, width))
+    features = states.mean((1, 2))
+    none = states.new_zeros(0, width)
+    return pooled_fit.Pool(states, targets, domain, counts, heads, none, features)
 
 
 @pytest.fixture(scope="module")
