@@ -158,7 +158,11 @@ def test_hard_routing_picks_the_largest_gate():
 def test_token_share_counts_tokens():
     found = random_ledger(4)
     half = torch.arange(len(found)) % 2 == 0
-    assert evaluation.token_share(found, half).value == pytest.approx(float(half.double().mean()))
+    share = evaluation.token_share([(found, half)])
+    assert share.value == pytest.approx(float(half.double().mean()))
+    both = evaluation.token_share([(found, half), (found, ~half)])
+    assert both.value == pytest.approx(0.5)
+    assert both.over.endswith("2 bases")
 
 
 def test_bits_per_byte_counts_bytes_not_tokens():
