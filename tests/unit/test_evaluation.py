@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalavai_helpers import artifacts, evaluation, exercises, ledger
+from kalavai_helpers import artifacts, evaluation, exercises, ledger, packing
 from kalavai_helpers.ledger import Ledger
 
 
@@ -191,11 +191,8 @@ def test_summary_over_seeds_is_the_mean_of_the_seeds():
 
 def test_a_truncated_ledger_is_set_aside_and_rebuilt(tiny):
     whole = ledger.build(tiny)
-    stored = (artifacts.store() / "ledgers").glob("heldout-*.safetensors")
-    # States of the experts are kept beside the scores, under a name that begins alike.
-    scores = {path: artifacts.load_tensors(path)[0].get("log_probs") for path in stored}
-    found = {path: kept for path, kept in scores.items() if kept is not None}
-    (path,) = (p for p, kept in found.items() if torch.equal(kept, whole.log_probs))
+    text = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
+    path = ledger.column_path(tiny, text, "heldout", "red")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.warns(artifacts.CorruptArtifactWarning, match="heldout-"):
         again = ledger.build(tiny)
