@@ -49,7 +49,7 @@ check: $(INSTALLED)  ## is everything there that a run needs?
 
 pretrained: $(VENV)/pretrained/.installed  ## the language model of tier smollm2-135m
 
-plan: $(TIER_PLACE)/.installed  ## what a cooperative of TIER will take: steps, hours, disk, memory
+plan: $(TIER_PLACE)/.installed  ## what a run of TIER will take: steps, hours, disk, memory
 	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON

@@ -84,10 +84,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--corpora", metavar="SOURCE")
     check.set_defaults(act=_check)
 
-    plan = commands.add_parser("plan", help="say beforehand what a cooperative of a tier will take")
+    plan = commands.add_parser("plan", help="say beforehand what a run of a tier will take")
     plan.add_argument("--tier", default="ci")
     plan.add_argument("--corpora", metavar="SOURCE")
-    plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors (default: three)")
+    plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors of a cooperative")
     plan.add_argument("--seed", type=int, default=42)
     plan.add_argument("--steps", type=int, help="of a specialist (default: the tier's own)")
     plan.set_defaults(act=_plan)
@@ -210,16 +210,20 @@ def _check(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from kalavai_helpers import budget, corpora, specialists, tiers
+    from kalavai_helpers import budget, corpora, specialists, tiers, twenty
 
     tier = tiers.get(options.tier)
     if options.steps:
         tier = replace(tier, specialist_steps=options.steps)
     source = options.corpora or tier.corpora
-    wanted = options.domain or corpora.MAIN_DOMAINS
-    domains = tuple(wanted) if options.domain else corpora.choose(source, wanted)
-    made = specialists.Cooperative(tier, source, domains, options.seed)
-    print(*budget.of(made).lines(), sep="\n")
+    recorded = tier.name == tiers.PRETRAINED and set(twenty.TWENTY) <= set(corpora.domains(source))
+    if recorded and not options.domain:
+        found = budget.of_recording(twenty.Study.of(tier, source))
+    else:
+        main = corpora.MAIN_DOMAINS
+        domains = tuple(options.domain) if options.domain else corpora.choose(source, main)
+        found = budget.of(specialists.Cooperative(tier, source, domains, options.seed))
+    print(*found.lines(), sep="\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Budget: what training and scoring a cooperative will take on this machine, told beforehand.
+"""Budget: what a cooperative or a recording will take on this machine, told beforehand.
 
 Twenty steps of training and a few windows of scoring are run, timed and weighed; the rest is
 arithmetic.
@@ -21,7 +21,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import artifacts, baselines, models, packing, parallel, progress, training
+from . import (
+    artifacts,
+    baselines,
+    models,
+    packing,
+    parallel,
+    progress,
+    recording,
+    training,
+    twenty,
+)
 from .ledger import MAX_FEATURES
 from .specialists import BASE, Cooperative
 
@@ -48,17 +58,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of work: models to train or to read with, optimiser steps of all, seconds."""
+    """One kind of work: models or pieces to do, optimiser steps in all of them, seconds."""
 
     name: str
-    models: int
+    number: int
     steps: int
     seconds: float | None
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What is left to do of a cooperative, and what it takes; ``None`` is not known here."""
+    """What is left to do, and what it takes; ``None`` is not known here."""
 
     where: str
     parts: tuple[Part, ...]
@@ -79,10 +89,10 @@ class Budget:
     def lines(self) -> Iterator[str]:
         """The budget as text."""
         yield self.where
-        yield f"{'':13}{'models':>7}{'steps':>9}   time"
+        yield f"{'':13}{'number':>7}{'steps':>9}   time"
         for part in (*self.parts, Part("all", 0, self.steps, self.seconds)):
             took = "not known here" if part.seconds is None else progress.duration(part.seconds)
-            yield f"{part.name:13}{part.models or '':>7}{part.steps or '':>9}   {took}"
+            yield f"{part.name:13}{part.number or '':>7}{part.steps or '':>9}   {took}"
         free = shutil.disk_usage(artifacts.existing(artifacts.store())).free
         yield f"disk {self.disk_bytes / 1e9:.2g} GB (free: {free / 1e9:.0f} GB)"
         if self.memory_bytes is not None:
@@ -135,6 +145,34 @@ def of(cooperative: Cooperative) -> Budget:
     disk += 4 * tokens * (n + 2 + min(MAX_FEATURES, tier.hidden_size))
     memory = max(memory, sum(one.memory_bytes for one in found))
     return Budget(where, tuple(parts), disk, memory)
+
+
+def of_recording(study: twenty.Study) -> Budget:
+    """The budget of what is left of a recording.
+
+    Its own estimates are of one machine, where a training step takes ``twenty.STEP_S``; here they
+    are of this one.
+    """
+    device, _, reason = study.tier.device()
+    kinds: dict[str, list[recording.Step]] = {}
+    for step in study.steps({}):
+        if not step.done():
+            kinds.setdefault(step.name.split()[0].rstrip(":"), []).append(step)
+    found = probe(study.cooperative(study.domains), study.domains[0])
+    parts = []
+    for kind, pieces in kinds.items():
+        cost_s = sum(piece.cost_s for piece in pieces)
+        steps = round(cost_s / twenty.STEP_S) if kind in ("validation", "specialist") else 0
+        parts.append(Part(kind, len(pieces), steps, cost_s * found.step_s / twenty.STEP_S))
+    disk = (len(kinds.get("specialist", ())) + 3) * found.model_bytes
+    if "reading" in kinds:
+        for part, text in study.windows.items():
+            n_tokens = sum(one.n_tokens for one in text.values())
+            for read in study.readings(part):
+                width = 1 + (study.tier.hidden_size if read.keep_states else 0)
+                disk += 4 * n_tokens * len(read.models) * width
+    where = f"recording of tier {study.tier.name} on {device}: {reason}"
+    return Budget(where, tuple(parts), disk, found.memory_bytes)
 
 
 def probe(cooperative: Cooperative, name: str) -> Probe:

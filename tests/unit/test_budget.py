@@ -1,12 +1,13 @@
 """A budget counts what is left, weighs it by a probe, and says what no probe can tell here."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from kalavai_helpers import __main__ as command_line
-from kalavai_helpers import artifacts, budget, ledger, tiers
+from kalavai_helpers import artifacts, budget, ledger, recording, tiers, twenty
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_what_the_store_has_costs_nothing(tiny, fixed):
     one = replace(tiny, seed=1)
     one.train("red")
     (specialists, _) = budget.of(one).parts
-    assert specialists.models == 2
+    assert specialists.number == 2
 
 
 def test_the_disk_is_what_training_and_scoring_leave(fresh):
@@ -97,6 +98,32 @@ def test_the_size_of_a_published_model_is_known_without_it():
     counts = {"pythia-410m": 405_334_016, "pythia-1b": 1_011_781_632, "pythia-6.9b": 6_857_302_016}
     for name, count in counts.items():
         assert baselines.n_parameters(tiers.get(name)) == count
+
+
+def test_a_recording_goes_at_the_pace_of_this_machine(tiny, fixed):
+    steps = [
+        recording.Step("validation 1 of 1", 10 * twenty.STEP_S, lambda: True, print),
+        recording.Step("specialist red, seed 42", 10 * twenty.STEP_S, lambda: False, print),
+        recording.Step("specialist blue, seed 42", 20 * twenty.STEP_S, lambda: False, print),
+        recording.Step("reading heldout 1: 2 models", 29.0, lambda: False, print),
+    ]
+    windows = {"red": tiny.windows("heldout", "red")}
+    study = SimpleNamespace(
+        tier=tiny.tier,
+        domains=tiny.domains,
+        windows={"heldout": windows},
+        cooperative=lambda domains: tiny,
+        steps=lambda durations_s: steps,
+        readings=lambda part: [twenty.Reading(("red",), 42, ("base", "red"), True)],
+    )
+    told = budget.of_recording(study)
+    assert [(part.name, part.number, part.steps) for part in told.parts] == [
+        ("specialist", 2, 30),
+        ("reading", 1, 0),
+    ]
+    assert told.seconds == pytest.approx((30 * twenty.STEP_S + 29) * fixed.step_s / twenty.STEP_S)
+    states = 4 * windows["red"].n_tokens * 2 * (1 + tiny.tier.hidden_size)
+    assert told.disk_bytes == 5 * fixed.model_bytes + states
 
 
 def test_a_plan_is_a_table(fresh, fixed):
