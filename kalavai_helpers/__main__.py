@@ -84,6 +84,14 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--corpora", metavar="SOURCE")
     check.set_defaults(act=_check)
 
+    plan = commands.add_parser("plan", help="say beforehand what a run of a tier will take")
+    plan.add_argument("--tier", default="ci")
+    plan.add_argument("--corpora", metavar="SOURCE")
+    plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors of a cooperative")
+    plan.add_argument("--seed", type=int, default=42)
+    plan.add_argument("--steps", type=int, help="of a specialist (default: the tier's own)")
+    plan.set_defaults(act=_plan)
+
     build = commands.add_parser("build", help="build the site from executed chapters")
     build.add_argument("--tier", default="ci")
     build.set_defaults(act=_build)
@@ -197,6 +205,26 @@ def _check(options: argparse.Namespace) -> int:
     from kalavai_helpers import check
 
     return check.main(options.tier, options.corpora)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from kalavai_helpers import budget, corpora, specialists, tiers, twenty
+
+    tier = tiers.get(options.tier)
+    if options.steps:
+        tier = replace(tier, specialist_steps=options.steps)
+    source = options.corpora or tier.corpora
+    recorded = tier.name == tiers.PRETRAINED and set(twenty.TWENTY) <= set(corpora.domains(source))
+    if recorded and not options.domain:
+        found = budget.of_recording(twenty.Study.of(tier, source))
+    else:
+        main = corpora.MAIN_DOMAINS
+        domains = tuple(options.domain) if options.domain else corpora.choose(source, main)
+        found = budget.of(specialists.Cooperative(tier, source, domains, options.seed))
+    print(*found.lines(), sep="\n")
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:

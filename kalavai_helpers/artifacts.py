@@ -56,6 +56,13 @@ def store() -> Path:
     return Path(os.environ.get("KALAVAI_STORE") or project_root() / "_build" / "store")
 
 
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there already."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def fingerprint(*parts: Any) -> str:
     """Hex digest (20 characters of SHA-256) of JSON-able parts."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)

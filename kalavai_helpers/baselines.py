@@ -193,7 +193,13 @@ class Baseline:
 def n_parameters(tier: Tier) -> int:
     """Parameters of a GPT-NeoX model of the tier's shape (input and output embedding not tied)."""
     d = tier.hidden_size
-    return 2 * tier.vocab_size * d + tier.n_layers * (12 * d * d + 13 * d) + 2 * d
+    return 2 * tier.vocab_size * d + tier.n_layers * n_block(tier) + 2 * d
+
+
+def n_block(tier: Tier) -> int:
+    """Parameters of one of its blocks."""
+    d = tier.hidden_size
+    return 12 * d * d + 13 * d
 
 
 def wider(tier: Tier, n_models: int) -> Tier:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
@@ -98,7 +97,7 @@ def machine() -> Iterator[Line]:
     enough = memory_gb >= MIN_MEMORY_GB
     advice = "" if enough else f": at least {MIN_MEMORY_GB:g} GB needed, close other programs"
     yield Line("OK" if enough else "FAIL", f"{memory_gb:.1f} GB of memory available{advice}")
-    disk_gb = shutil.disk_usage(_existing(artifacts.store())).free / 1e9
+    disk_gb = shutil.disk_usage(artifacts.existing(artifacts.store())).free / 1e9
     enough = disk_gb >= MIN_DISK_GB
     advice = "" if enough else f": {MIN_DISK_GB:g} GB needed; free some or set KALAVAI_STORE"
     yield Line("OK" if enough else "FAIL", f"{disk_gb:.1f} GB of disk free{advice}")
@@ -169,9 +168,3 @@ def _constraints() -> dict[str, str]:
         return environment.constraints()
     except FileNotFoundError:
         return {}
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

@@ -2,7 +2,7 @@
 
 Sources are named by a spec: ``builtin`` (offline, always there), ``folder:PATH`` (one
 ``DOMAIN.jsonl.xz`` or ``DOMAIN.jsonl`` a domain, objects with ``text`` and optionally
-``source``), ``folder-open:PATH`` (the same, restricted to sources whose licence lets derived
+``source``, or a folder ``DOMAIN`` of text files), ``folder-open:PATH`` (the same, restricted to sources whose licence lets derived
 weights be shipped, see ``data/licences.json``) and ``hub`` (the published data sets).
 """
 
@@ -117,6 +117,7 @@ def domains(spec: str) -> list[str]:
         names = set(hub_text.DATASETS)
     else:
         names = {file.name.split(".jsonl")[0] for file in path.glob("*.jsonl*")}
+        names |= {file.parent.name for file in path.glob("*/*.txt")}
         if kind == "folder-open":
             names = {name for name in names if len(_read_open(path, name)) >= MIN_DOCUMENTS}
     return sorted(names - {"general"})
@@ -288,7 +289,9 @@ def _cached_builtin(domain: str) -> list[tuple[str, str]]:
 
 def _has_general(spec: str) -> bool:
     kind, path = _parse(spec)
-    return kind == "builtin" or ("folder" in kind and any(path.glob("general.jsonl*")))
+    return kind == "builtin" or (
+        "folder" in kind and any((*path.glob("general.jsonl*"), *path.glob("general/*.txt")))
+    )
 
 
 def _read_open(folder: Path, domain: str) -> list[tuple[str, str]]:
@@ -302,7 +305,7 @@ def _read_folder(folder: Path, domain: str) -> list[tuple[str, str]]:
     files = (folder / f"{domain}.jsonl.xz", folder / f"{domain}.jsonl")
     path = next((file for file in files if file.exists()), None)
     if path is None:
-        raise CorpusError(f"{folder} has no {domain}.jsonl.xz: it is needed for {domain!r}")
+        return _read_files(folder, domain)
     pairs = []
     try:
         raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
@@ -325,4 +328,22 @@ def _read_folder(folder: Path, domain: str) -> list[tuple[str, str]]:
             ) from None
     if not pairs:
         raise CorpusError(f"{path} is empty: it needs one JSON object a line with a 'text'")
+    return pairs
+
+
+def _read_files(folder: Path, domain: str) -> list[tuple[str, str]]:
+    files = sorted((folder / domain).glob("*.txt"))
+    if not files:
+        raise CorpusError(
+            f"{folder} has no {domain}.jsonl.xz, {domain}.jsonl or {domain}/*.txt: one of them is "
+            f"needed for {domain!r}"
+        )
+    pairs = []
+    for file in files:
+        try:
+            pairs.append((file.read_text("utf-8"), file.name))
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"{file} is not UTF-8 (byte {error.start}): convert it, e.g. with iconv"
+            ) from None
     return pairs

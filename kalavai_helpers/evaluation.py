@@ -6,7 +6,7 @@ recompute all of it, the choice of the best specialist included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from . import corpora
 from .ledger import WEIGHT_AVERAGE, Ledger
-from .losses import Estimate, Losses, over_runs
+from .losses import Estimate, Losses, Weights, over_runs
 from .protocols import Protocol as Protocol  # the published protocols, as options
 from .protocols import improvements as improvements
 from .routing import Router, fuse_log_probs, ledger_gates
@@ -255,16 +255,22 @@ def bits_per_byte(ledger: Ledger, log_probs: torch.Tensor) -> float:
     return float(np.mean(bits / (ledger.n_bytes.numpy() @ member)))
 
 
-def token_share(ledger: Ledger, chosen: torch.Tensor) -> Estimate:
-    """Share of tokens in [0, 1] for which a condition (n,) holds, interval over sources and documents."""
-    counted = losses(ledger, {"chosen": -chosen.double()})
-    everything = np.ones(len(counted.tokens))
+def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]]) -> Estimate:
+    """Share of tokens in [0, 1] for which a condition holds, mean over runs of a base each.
 
-    def statistic(weights: np.ndarray | None) -> np.ndarray:
+    Parameters
+    ----------
+    runs
+        One (ledger, condition (n,)) a run, all on the same tokens.
+    """
+    tables = [losses(ledger, {"chosen": -chosen.double()}) for ledger, chosen in runs]
+    everything = np.ones(len(tables[0].tokens))
+
+    def statistic(run: int, weights: Weights) -> np.ndarray:
         weights = everything if weights is None else weights
-        return weights @ counted.sums["chosen"] / (weights @ counted.tokens)
+        return weights @ tables[run].sums["chosen"] / (weights @ tables[run].tokens)
 
-    return counted.interval(statistic)
+    return over_runs(tables, statistic, range(len(tables)))
 
 
 def switches(gates: np.ndarray | torch.Tensor) -> int:

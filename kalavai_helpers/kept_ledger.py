@@ -38,6 +38,9 @@ loss moves by at most 1.1e-5 nats/token; float16, of the same size, moves it by 
 coarsest where the loss is.
 """
 
+ROUNDING = 1e-5
+"""How far above 0 a log-probability may be computed, in nats."""
+
 _CODE = ("mean", "scale", "directions", "step")
 
 
@@ -359,6 +362,8 @@ def _check(
             raise ValueError(f"{name}: a digest is 64 hexadecimal digits, see kept_ledger.digest")
         _check_order(name, ledger)
         _check_finite(f"The log-probabilities of {name}", ledger.log_probs)
+        if float(ledger.log_probs.max()) > ROUNDING:
+            raise ValueError(f"{name} has log-probabilities up to {float(ledger.log_probs.max())}")
         _check_finite(f"The states of {name}", ledger.features)
         n_windows = int(ledger.window.max()) + 1
         for title, column in columns.get(name, {}).items():

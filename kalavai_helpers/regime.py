@@ -53,7 +53,11 @@ _TRIED = {
         (150, 3e-3, MID_TRAINING, 200, 1.2e-3, 1),
         (100, 6e-3, MID_TRAINING, 200, 1.2e-3, 1),
     ),
-    "laptop": (),
+    "laptop": (
+        (600, 3e-3, MID_TRAINING, 300, 8e-4, 1),
+        (600, 3e-3, MID_TRAINING, 300, 8e-4, 3),
+        (600, 3e-3, MID_TRAINING, 300, 4e-4, 1),
+    ),
 }
 
 
@@ -81,8 +85,6 @@ _SWEEPS = {
 
 def tried(tier: Tier) -> list[Tier]:
     """The recipes that were tried for a tier and for its sweep, the chosen ones among them.
-
-    At ``laptop`` only the sweep was: a recipe of the full size takes half an hour.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from .reading import Reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import GPTNeoXForCausalLM as NeoX
+    from transformers import PreTrainedModel
 
 MAX_LOGITS = 2**27
 """Most logits of all experts held at once: half a GB in float32."""
@@ -149,8 +149,8 @@ def _mix(gates: torch.Tensor, experts: _ExpertOutput, mixing: str) -> torch.Tens
 
 
 def fit_pooled(
-    base: NeoX,
-    specialists: dict[str, NeoX],
+    base: PreTrainedModel,
+    specialists: dict[str, PreTrainedModel],
     frozen_layers: int,
     chunks: Chunks,
     steps: int,

@@ -27,6 +27,9 @@ from .packing import IGNORE, Chunks, Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+N_PROBES = 8
+"""Looks at the probes on the way, beside the one before training."""
+
 Objective = Callable[[torch.nn.Module, torch.Tensor, np.ndarray], torch.Tensor]
 """Loss of (model, batch of ids (B, T + 1), indices of the chunks (B,)); a scalar in nats."""
 
@@ -133,7 +136,7 @@ def train(
     autocast: torch.dtype = torch.float32,
     objective: Objective = next_token_loss,
     probes: dict[str, Windows] | None = None,
-    n_probes: int = 8,
+    n_probes: int = N_PROBES,
     checkpoint_s: float | None = None,
 ) -> History:
     """Train ``model`` in place and save what was trained to ``path`` (safetensors).

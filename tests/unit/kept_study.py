@@ -69,7 +69,7 @@ def kept_study(
         owner = np.concatenate([tokens for _, tokens in pieces])
         base = random.exponential(hard[owner])
         better = np.where(np.eye(n, dtype=bool), home[:, None], -abroad)[:, owner]
-        columns = {"base": base, WEIGHT_AVERAGE: base - better.mean(0)}
+        columns = {"base": base, WEIGHT_AVERAGE: np.maximum(base - better.mean(0), 1e-4)}
         for index, domain in enumerate(domains):
             for name in (m for m in names if m.partition(",")[0] == domain):
                 own = base - better[index] + 0.2 * random.standard_normal(len(owner))

@@ -38,10 +38,11 @@ def world(tmp_path, monkeypatch):
         folder = tmp_path / ("_build/records" if built else "data/recorded") / tier
         folder.mkdir(parents=True, exist_ok=True)
         run = {"chapter": chapter, "tier": tier, "corpora": corpora, "seed": 42}
-        run |= {"date": "2026-01-01", "records": entries, "sides": {}}
-        for side, found in dict(sides).items():
-            told = {"tier": side, "corpora": "folder", "date": "2026-12-01", "records": found}
-            run["sides"][side] = run | told
+        run |= {"date": "2026-01-01", "records": entries}
+        run["sides"] = {
+            side: run | {"tier": side, "corpora": "folder", "records": found}
+            for side, found in dict(sides).items()
+        }
         (folder / f"{chapter}.json").write_text(json.dumps(run))
 
     write.root = tmp_path

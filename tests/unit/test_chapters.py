@@ -111,6 +111,16 @@ def test_bare_import_of_the_package_counts_as_every_module(project):
     assert set(found) == set(MODULES)
 
 
+def test_another_recorded_ledger_is_another_input(project, tmp_path, monkeypatch):
+    before = keys(project)
+    monkeypatch.setenv(artifacts.KEPT_VARIABLE, str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    named = keys(project)
+    assert changed(before, named) == set(CODE)
+    (tmp_path / "kept" / "ledger.json").write_text("{}")
+    assert changed(named, keys(project)) == set(CODE)
+
+
 def test_parameters_and_sources_count(project):
     before = keys(project)
     assert changed(before, keys(project, VALUES | {"seed": 137})) == set(CODE)

@@ -1,10 +1,13 @@
 """The ε-contract measured on text: what is found never exceeds what was promised."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from kalavai_helpers import contract, figure_cost, fusion, ledger, packing, trunk_router
+from kalavai_helpers import contract, corpora, figure_cost, fusion, ledger, packing, trunk_router
 
 EPSILONS = (0.003, 0.03, 0.3)
 
@@ -29,6 +32,31 @@ def test_no_prediction_changes_by_more_than_the_bound_nor_the_bound_exceeds_epsi
     assert (measured.change <= measured.bound + 1e-5).all()
     assert (measured.bound <= measured.index.to_numpy() + 1e-9).all()
     assert (measured.mean_change <= measured.change).all()
+
+
+class TwoWords:
+    """Predicts two words, 50 : 50, and 90 : 10 where it may skip experts."""
+
+    device = "cpu"
+
+    def __call__(self, inputs, attention_mask, epsilon):
+        said = torch.tensor([0.9, 0.1] if epsilon else [0.5, 0.5]).log()
+        return SimpleNamespace(
+            logits=said.expand(*inputs.shape, 2),
+            bound=torch.full(inputs.shape, epsilon),
+            branch_tokens=torch.tensor([inputs.numel(), 0 if epsilon else inputs.numel()]),
+        )
+
+
+def test_a_change_is_the_total_variation_and_the_loss_that_of_the_text():
+    text = corpora.Document("d", "red", "", "d", "heldout")
+    table = contract.measure(TwoWords(), packing.windows_of_ids([[0, 0, 1]], [text], 1, 4), [0.5])
+    assert table.change.tolist() == pytest.approx([0, 0.4])
+    assert table.mean_change.tolist() == pytest.approx([0, 0.4])
+    assert table.experts.tolist() == [2, 1]
+    skipping = -np.log([0.9, 0.9, 0.1]).mean()
+    assert table.loss.tolist() == pytest.approx([np.log(2), skipping])
+    assert table.loss_change[0.5] == pytest.approx(100 * (skipping / np.log(2) - 1))
 
 
 def test_dense_runs_everybody_and_changes_nothing(measured):

@@ -189,3 +189,21 @@ def test_a_character_of_several_tokens_is_not_cut(tokenizer):
     (opening,) = packing.openings(documents_of([text]), tokenizer, 10, 1)
     assert len(tokenizer.encode(opening.text).ids) == 9
     assert opening.text == text[:3]
+
+
+def test_a_folder_of_text_files_is_a_domain(tmp_path):
+    for domain in ("law", "recipes"):
+        (tmp_path / domain).mkdir()
+        for i in range(12):
+            (tmp_path / domain / f"{i:02}.txt").write_text(f"{domain} number {i}\n" * 20)
+    (tmp_path / "pictures").mkdir()
+    spec = f"folder:{tmp_path}"
+    assert corpora.domains(spec) == ["law", "recipes"]
+    assert [d.source for d in corpora.load(spec, "law")] == [f"{i:02}.txt" for i in range(12)]
+    assert all(corpora.split(spec, "law").values())
+    assert corpora.base_mix(spec, 10_000)
+    (tmp_path / "law" / "12.txt").write_bytes(b"\xff\xfe")
+    corpora.load.cache_clear()
+    corpora._read_folder.cache_clear()
+    with pytest.raises(CorpusError, match=r"12\.txt is not UTF-8 \(byte 0\)"):
+        corpora.load(spec, "law")

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kalavai_helpers import (
     evaluation,
     figure_dispatch,
     ledger,
+    packing,
     published,
     released_dispatch,
     switching,
@@ -209,6 +211,25 @@ def test_dispatch_loses_where_documents_switch_and_evidence_does_not(tiny, dispa
 def test_prose_is_docstrings_and_comments(program, prose):
     mask = switching.is_prose(program)
     assert "".join(c for c, is_prose in zip(program, mask, strict=True) if is_prose) == prose
+
+
+def test_programs_are_sorted_by_prose_and_the_last_character_of_a_token_decides(monkeypatch):
+    """A token that begins with the space before a comment is prose all the same."""
+    lines = [f"x = 1 #{' a b c' * (1 + i % 4)}\n" for i in range(12)]
+    documents = [corpora.Document(str(i), "code", text, "s") for i, text in enumerate(lines)]
+    tokenizer = packing.train_tokenizer(documents, 300)
+    read = [tokenizer.encode(text, add_special_tokens=False) for text in lines]
+    found = [(encoded.ids, d) for encoded, d in zip(read, documents, strict=True)]
+    monkeypatch.setattr(switching, "long_documents", lambda *_: found)
+    tier = SimpleNamespace(seq_len=64)
+    one = SimpleNamespace(domains=("code",), tokenizer=tokenizer, tier=tier)
+    parts, mask = switching.natural(one, 12)
+    order = [int(d.id) for part in parts.values() for d in part.documents]
+    assert [i % 4 < 2 for i in order] == [True] * 6 + [False] * 6
+    pieces = [lines[i][start:end] for i in order for start, end in read[i].offsets]
+    said = dict(zip(pieces, mask.tolist(), strict=True))
+    assert (said[" #"], said[" b"]) == (True, True)
+    assert (said["x"], said[" ="], said["\n"]) == (False, False, False)
 
 
 def test_natural_switching_is_not_testable_without_programs(tiny):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalavai_helpers import artifacts, evaluation, exercises, ledger
+from kalavai_helpers import artifacts, evaluation, exercises, ledger, packing
 from kalavai_helpers.ledger import Ledger
 
 
@@ -158,7 +158,11 @@ def test_hard_routing_picks_the_largest_gate():
 def test_token_share_counts_tokens():
     found = random_ledger(4)
     half = torch.arange(len(found)) % 2 == 0
-    assert evaluation.token_share(found, half).value == pytest.approx(float(half.double().mean()))
+    share = evaluation.token_share([(found, half)])
+    assert share.value == pytest.approx(float(half.double().mean()))
+    both = evaluation.token_share([(found, half), (found, ~half)])
+    assert both.value == pytest.approx(0.5)
+    assert both.over.endswith("2 bases")
 
 
 def test_bits_per_byte_counts_bytes_not_tokens():
@@ -187,11 +191,8 @@ def test_summary_over_seeds_is_the_mean_of_the_seeds():
 
 def test_a_truncated_ledger_is_set_aside_and_rebuilt(tiny):
     whole = ledger.build(tiny)
-    stored = (artifacts.store() / "ledgers").glob("heldout-*.safetensors")
-    # States of the experts are kept beside the scores, under a name that begins alike.
-    scores = {path: artifacts.load_tensors(path)[0].get("log_probs") for path in stored}
-    found = {path: kept for path, kept in scores.items() if kept is not None}
-    (path,) = (p for p, kept in found.items() if torch.equal(kept, whole.log_probs))
+    text = packing.concatenate([tiny.windows("heldout", d) for d in tiny.domains])
+    path = ledger.column_path(tiny, text, "heldout", "red")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.warns(artifacts.CorruptArtifactWarning, match="heldout-"):
         again = ledger.build(tiny)

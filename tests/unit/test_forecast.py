@@ -42,6 +42,19 @@ def test_a_forecast_is_close_where_changes_follow_their_probes(told):
     assert (table["forecast"] < table["high"]).all()
 
 
+def test_a_probe_tells_what_its_own_specialist_learned_and_forgot():
+    (run,) = study.runs(n=1)
+    change = run.probe - run.base
+    known = forecast.Known.of(run)
+    for i in range(len(study.DOMAINS)):
+        forgot = np.delete(change[i], i).mean()
+        assert known.about[i, 0] == pytest.approx(change[i, i])
+        assert known.pair[i, :, 0] == pytest.approx(change[i, i])
+        assert known.pair[i, :, 1] == pytest.approx(forgot)
+        assert known.pair[i, :, -1] == pytest.approx(change[i])
+        assert known.specialists[i, 4] == pytest.approx(forgot)
+
+
 def test_a_recipe_never_informs_its_own_forecast(told):
     known, table = told
     other = dict(known)

@@ -110,6 +110,7 @@ def test_the_tokens_of_a_shipped_ledger_are_words_of_the_book():
         (lambda s: s["columns"]["heldout"].update(ids=torch.arange(512)), "not floats"),
         (lambda s: s["columns"]["heldout"].update(short=torch.zeros(5)), r"shape \(5,\)"),
         (lambda s: s["columns"]["heldout"].update(odd=torch.full((512,), torch.inf)), "not finite"),
+        (lambda s: s["parts"]["router"].log_probs[2].fill_(0.5), "log-probabilities up to 0.5"),
         (lambda s: s["columns"]["heldout"]["made up 0"][3:5].fill_(torch.nan), "within a group"),
         (
             lambda s: s["parts"].update(router=replace(s["parts"]["router"], role="heldout")),
@@ -222,8 +223,8 @@ def test_two_bytes_are_enough_for_losses_and_bits_per_byte(full):
 def test_the_code_keeps_what_separates_and_says_what_it_costs():
     made = kept_study(windows=4, router_windows=6)
     cost = kept_checks.cost(made["parts"])
-    assert cost["loss_nats"] < 1e-3
-    assert cost["bits_per_byte"] < 1e-3
+    assert cost["loss_nats"] < 1e-4
+    assert cost["bits_per_byte"] < 1e-4
     assert abs(cost["linear_router_nats"]) < 0.02
     assert cost["classifier_pp"] < 10
 
@@ -250,8 +251,9 @@ def test_a_code_keeps_a_faint_difference_of_domains_before_loud_noise_whatever_t
     found = code.decode(code.encode(states))
     assert found.shape == (4000, 5)
     gap = found[domain == 1].mean(0) - found[domain == 0].mean(0)
-    assert gap[0].abs() > 1.5 * found[:, 0].std() / 2, "the one discriminant"
-    assert gap[1:].abs().max() < 0.1 * gap[0].abs()
+    spread = found[domain == 0].std(0)
+    assert gap[0].abs() > spread[0], "the one discriminant"
+    assert (gap[1:].abs() < 0.1 * spread[1:]).all()
     assert code.encode(states * 1e6).abs().max() <= 127
 
 

@@ -1,5 +1,7 @@
 """The original evaluation protocol: each of its two faults alone changes what it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,22 @@ def test_a_last_batch_that_is_not_full_is_dropped_unless_it_is_the_only_one():
 def test_resampling_documents_keeps_a_loss_within_what_was_read(weights):
     found = float(protocols.loss(FALLING, FALLING.column("base"), Protocol())(np.array(weights)))
     assert 1 - 1e-6 <= found <= 3 + 1e-6
+
+
+def test_an_interval_of_a_protocol_draws_whole_sources():
+    """Documents of a source that gain alike are one draw, not two."""
+    source = np.arange(12) // 2
+    better = torch.from_numpy(np.linspace(0, 0.5, 6)[source])[FLAT.document]
+
+    def improvement(found):
+        base = found.column("base").double()
+        read = (protocols.loss(found, column, Protocol()) for column in (base, base + better))
+        return protocols.improvement_pct(found, *read)
+
+    alone, shared = improvement(FLAT), improvement(replace(FLAT, source=source))
+    assert (alone.over, alone.units, shared.over, shared.units) == ("documents", 12, "sources", 6)
+    assert shared.value == alone.value
+    assert shared.high - shared.low > 1.2 * (alone.high - alone.low)
 
 
 def test_a_resample_that_leaves_nothing_to_read_is_not_a_perfect_model():

@@ -145,7 +145,7 @@ EVALUATIONS = {
     "account": lambda f: evaluation.account(f, "base", f.column("base"), gates_of(f)),
     "summary": lambda f: evaluation.summary([(f, {})]),
     "bits": lambda f: evaluation.bits_per_byte(f, f.column("base")),
-    "share": lambda f: evaluation.token_share(f, f.column("base") < 0),
+    "share": lambda f: evaluation.token_share([(f, f.column("base") < 0)]),
     "regret": lambda f: evaluation.document_regret(f, f.column("base")),
     "protocol": lambda f: protocols.loss(f, f.column("base"), protocols.Protocol()),
     "improvements": lambda f: protocols.improvements(f, {}, protocols.Protocol()),
