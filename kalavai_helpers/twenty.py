@@ -42,18 +42,8 @@ from .pooled_fit import Pool
 from .recording import Step
 from .routing import PooledRouter, Router
 from .specialists import BASE, CODE, Cooperative
-from .tiers import PUBLISHED_SEEDS, Tier
-
-SEED = 42
-LANGUAGES = ("tamil", "yoruba", "welsh", "code")
-# fmt: off
-TWENTY = (
-    "tamil", "yoruba", "welsh", "spanish", "hindi", "swahili", "vietnamese", "arabic",
-    "indonesian", "thai", "code", "medical", "legal", "patent", "math", "finance", "chemistry",
-    "fiction", "dialogue", "instructions",
-)
-# fmt: on
-"""Domains of the published cooperative of twenty; the main experiment's science is not one."""
+from .teams import SEED, TEAMS, Team
+from .tiers import Tier
 
 EVERY = 4
 """Of the positions of a training chunk, one in so many is where a pooled router's loss is read: a
@@ -73,53 +63,8 @@ NOTICE = (
     "the texts nor their token ids are part of this file, which may be used as the book itself."
 )
 _CODE = (
-    *("twenty", "ledger", "shared_trunk", "architectures", "last_states", "pooled_fit"),
+    *("twenty", "teams", "ledger", "shared_trunk", "architectures", "last_states", "pooled_fit"),
     *("routing", "filtering", "learned_routers", "router_fit", "kept_ledger", "compact_states"),
-)
-
-
-@dataclass(frozen=True)
-class Team:
-    """A cooperative among the specialists, of which routers and logit mixtures are recorded.
-
-    Attributes
-    ----------
-    name
-        Begins the names of its columns.
-    seed
-        Of the specialists.
-    router_seeds
-        Of the published pooled router.
-    chunks
-        Training chunks a domain that the pooled router is fitted on.
-    switches, interleaves
-        Whether documents that switch between its domains are read: once, and at every rate.
-    """
-
-    name: str
-    domains: tuple[str, ...]
-    seed: int = SEED
-    router_seeds: tuple[int, ...] = (SEED,)
-    chunks: int = 96
-    switches: bool = False
-    interleaves: bool = False
-
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """Groups of documents that switch half-way, as ``ledger.switching`` names them."""
-        return tuple(f"{a} → {b}" for a in self.domains for b in self.domains if a != b)
-
-    @property
-    def slug(self) -> str:
-        """The name as part of a file's."""
-        return self.name.replace(" ", "-")
-
-
-TEAMS = (
-    Team("twenty", TWENTY, chunks=24),
-    Team("english", corpora.MAIN_DOMAINS, switches=True, interleaves=True),
-    *(Team(f"english {s}", corpora.MAIN_DOMAINS, s) for s in PUBLISHED_SEEDS if s != SEED),
-    Team("languages", LANGUAGES, router_seeds=tuple(range(10)), switches=True),
 )
 
 
