@@ -210,13 +210,13 @@ def _check(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from kalavai_helpers import budget, corpora, specialists, tiers, twenty
+    from kalavai_helpers import budget, corpora, specialists, teams, tiers, twenty
 
     tier = tiers.get(options.tier)
     if options.steps:
         tier = replace(tier, specialist_steps=options.steps)
     source = options.corpora or tier.corpora
-    recorded = tier.name == tiers.PRETRAINED and set(twenty.TWENTY) <= set(corpora.domains(source))
+    recorded = tier.name == tiers.PRETRAINED and set(teams.TWENTY) <= set(corpora.domains(source))
     if recorded and not options.domain:
         found = budget.of_recording(twenty.Study.of(tier, source))
     else:

@@ -87,9 +87,8 @@ def test_the_width_is_that_published_for_the_base():
 
 
 def test_the_checks_are_router_documents(tiny):
-    experts = [tiny.model(d) for d in tiny.domains]
-    checks = pooled_fit.build(tiny, experts, role="router", most=2)
-    train = pooled_fit.build(tiny, experts)
+    checks = pooled_fit.build(tiny, role="router", most=2)
+    train = pooled_fit.build(tiny)
     rows = {tuple(row) for row in train.targets.tolist()}
     assert checks.domain.tolist() == [0, 0, 1, 1, 2, 2]
     assert not rows & {tuple(row) for row in checks.targets.tolist()}

@@ -17,8 +17,8 @@ from kalavai_helpers import (
     progress,
     recording,
     routing,
+    teams,
     tiers,
-    twenty,
 )
 from kalavai_helpers.__main__ import LEFT, main
 from kalavai_helpers.twenty import Study, Team
@@ -288,9 +288,9 @@ def test_a_text_source_without_all_domains_is_refused(colour_folder):
 
 
 def test_the_published_twenty_are_twenty_and_science_is_read_beside_them():
-    assert len(set(twenty.TWENTY)) == 20
+    assert len(set(teams.TWENTY)) == 20
     study = Study(tiers.get(tiers.PRETRAINED), "builtin")
-    assert study.domains == (*twenty.TWENTY, "science")
+    assert study.domains == (*teams.TWENTY, "science")
     assert {team.seed for team in study.teams} == {42, 137, 2026}
 
 
