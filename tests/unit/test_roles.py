@@ -192,7 +192,7 @@ def other_role(monkeypatch, request):
 ENDS = {
     "specialist": lambda tiny, _: tiny.train("red"),
     "pooled model": lambda tiny, _: multihead.train(tiny),
-    "published router": lambda tiny, _: pooled_fit.build(tiny, []),
+    "published router": lambda tiny, _: pooled_fit.build(tiny),
     "dispatcher": lambda tiny, _: dispatch.Dispatcher.of(tiny),
     "experiment": lambda tiny, _: experiment.run(tiny),
     "forecast": lambda tiny, folder: forecast_runs._keep(
