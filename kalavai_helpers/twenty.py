@@ -53,7 +53,7 @@ PER_PAIR = 6
 INTERLEAVED = 6
 """Documents a domain that are interleaved. With these the ledger has 24 of the 25 MB it may."""
 
-STEP_S, READ_S, LOGITS_S, FIT_S = 2.9, 0.3, 0.15, 0.5
+STEP_S, READ_S, LOGITS_S, FIT_S = 2.9, 0.25, 0.1, 0.25
 """Seconds, on two quiet cores of an AMD EPYC with bf16, of a training step of 1,024 tokens, a
 window under one model, a window under one logit mixture, and a step of a pooled router's fit. They
 only say how long a recording takes before there is a measurement of its own."""
