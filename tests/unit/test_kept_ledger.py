@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(change, message
 
 
 def test_the_place_of_a_corpus_is_not_told(home):
-    made = kept_study(corpora="folder:/home/somebody/text")
+    made = kept_study(corpora="folder:/somewhere/text")
     kept_ledger.write(home, **made)
     assert kept_ledger.about()["corpora"] == "folder"
 
