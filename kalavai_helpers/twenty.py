@@ -19,6 +19,7 @@ import torch
 from . import (
     artifacts,
     checkpoints,
+    compact_states,
     corpora,
     kept_checks,
     kept_ledger,
@@ -59,7 +60,8 @@ window under one model, a window under one logit mixture, and a step of a pooled
 only say how long a recording takes before there is a measurement of its own."""
 
 NOTICE = (
-    "Log-probabilities, and 32 directions of hidden states, of texts that are not here: neither "
+    f"Log-probabilities, and {compact_states.N_COMPONENTS} directions of hidden states, of texts "
+    "that are not here: neither "
     "the texts nor their token ids are part of this file, which may be used as the book itself."
 )
 _CODE = (
