@@ -120,8 +120,7 @@ def of(cooperative: Cooperative) -> Budget:
         base = probe(cooperative, BASE)
         parts.append(Part(BASE, 1, tier.base_steps, tier.base_steps * base.step_s))
         disk, memory = base.model_bytes, base.memory_bytes
-    one_by_one = torch.cuda.is_available() or not ours
-    workers = 1 if one_by_one else min(len(left), os.cpu_count() or 1)
+    workers = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
     started = time.perf_counter()
     found = parallel.side_by_side([partial(probe, cooperative, left[0])] * workers)
     start_s = time.perf_counter() - started - max(one.busy_s for one in found)
@@ -157,22 +156,25 @@ def of_recording(study: twenty.Study) -> Budget:
     kinds: dict[str, list[recording.Step]] = {}
     for step in study.steps({}):
         if not step.done():
-            kinds.setdefault(step.name.split()[0].rstrip(":"), []).append(step)
-    found = probe(study.cooperative(study.domains), study.domains[0])
+            kinds.setdefault(step.kind or step.name, []).append(step)
+    workers = 1 if torch.cuda.is_available() else recording.workers()
+    job = partial(probe, study.cooperative(study.domains), study.domains[0])
+    found = parallel.side_by_side([job] * workers)
+    pace = np.mean([one.step_s for one in found]) / twenty.STEP_S
     parts = []
     for kind, pieces in kinds.items():
         cost_s = sum(piece.cost_s for piece in pieces)
         steps = round(cost_s / twenty.STEP_S) if kind in ("validation", "specialist") else 0
-        parts.append(Part(kind, len(pieces), steps, cost_s * found.step_s / twenty.STEP_S))
-    disk = (len(kinds.get("specialist", ())) + 3) * found.model_bytes
+        wall_s = sum(piece.wall_s for piece in pieces)
+        parts.append(Part(kind, len(pieces), steps, wall_s * pace))
+    disk = (len(kinds.get("specialist", ())) + 3 * workers) * found[0].model_bytes
     if "reading" in kinds:
         for part, text in study.windows.items():
             n_tokens = sum(one.n_tokens for one in text.values())
-            for read in study.readings(part):
-                width = 1 + (study.tier.hidden_size if read.keep_states else 0)
-                disk += 4 * n_tokens * len(read.models) * width
+            width = 1 + study.tier.hidden_size
+            disk += sum(4 * n_tokens * len(r.models) * width for r in study.readings(part))
     where = f"recording of tier {study.tier.name} on {device}: {reason}"
-    return Budget(where, tuple(parts), disk, found.memory_bytes)
+    return Budget(where, tuple(parts), disk, sum(one.memory_bytes for one in found))
 
 
 def probe(cooperative: Cooperative, name: str) -> Probe:

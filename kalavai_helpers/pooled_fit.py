@@ -15,6 +15,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -236,6 +237,33 @@ def build(
     keep
         Leave what each expert said in the store, to go on from there after a stop.
     """
+    ids, domain, counts = _chunks(cooperative, role, most)
+    reader = Reader(cooperative, ids[:, :-1], np.ones_like(ids[:, 1:], dtype=bool))
+    states, features = zip(
+        *(_kept(reader, name, ids, every, keep) for name in cooperative.domains), strict=True
+    )
+    device = reader.device
+    return Pool(
+        torch.stack(states, 2).to(device),
+        torch.from_numpy(ids[:, 1:][:, ::every]).contiguous().to(device),
+        torch.from_numpy(domain),
+        torch.tensor(counts),
+        reader.heads(cooperative.domains),
+        _means(cooperative, windows).to(device),
+        torch.stack(features).mean(0).to(device),
+    )
+
+
+def is_kept(cooperative: Cooperative, *, role: str = "train", most: int, every: int) -> bool:
+    """Whether the store has all that :func:`build` leaves there with ``keep``."""
+    ids, _, _ = _chunks(cooperative, role, most)
+    return all(_path(cooperative, name, ids, every).exists() for name in cooperative.domains)
+
+
+def _chunks(
+    cooperative: Cooperative, role: str, most: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Chunks (M, T + 1), the domain (M,) of each, and how many every domain has in all."""
     chosen, domain, counts = [], [], []
     for index, name in enumerate(cooperative.domains):
         documents = cooperative.documents(name, role)
@@ -246,21 +274,15 @@ def build(
         chosen.append(chunks[rows])
         domain += [index] * len(rows)
         counts.append(len(chunks))
-    ids = np.concatenate(chosen).astype(np.int64)
-    reader = Reader(cooperative, ids[:, :-1], np.ones_like(ids[:, 1:], dtype=bool))
-    states, features = zip(
-        *(_kept(reader, name, ids, every, keep) for name in cooperative.domains), strict=True
-    )
-    device = reader.device
-    return Pool(
-        torch.stack(states, 2).to(device),
-        torch.from_numpy(ids[:, 1:][:, ::every]).contiguous().to(device),
-        torch.tensor(domain),
-        torch.tensor(counts),
-        reader.heads(cooperative.domains),
-        _means(cooperative, windows).to(device),
-        torch.stack(features).mean(0).to(device),
-    )
+    return np.concatenate(chosen).astype(np.int64), np.array(domain), counts
+
+
+def _path(cooperative: Cooperative, name: str, ids: np.ndarray, every: int) -> Path:
+    """Where the store keeps what an expert said of the pool."""
+    code = artifacts.code_digest(["pooled_fit", "shared_trunk", "architectures", *CODE])
+    text = hashlib.sha256(ids.tobytes()).hexdigest()
+    key = artifacts.fingerprint(cooperative.path(name).name, text, every, code)
+    return artifacts.store() / "pools" / f"{name}-{key}.safetensors"
 
 
 def _kept(
@@ -268,10 +290,7 @@ def _kept(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """States (M, T / every, d) of one expert on the pool, and their means (M, d)."""
     cooperative = reader.cooperative
-    code = artifacts.code_digest(["pooled_fit", "shared_trunk", "architectures", *CODE])
-    text = hashlib.sha256(ids.tobytes()).hexdigest()
-    key = artifacts.fingerprint(cooperative.path(name).name, text, every, code)
-    path = artifacts.store() / "pools" / f"{name}-{key}.safetensors"
+    path = _path(cooperative, name, ids, every)
     saved = artifacts.load_tensors(path) if keep else None
     if saved is None:
         states, means = [], []

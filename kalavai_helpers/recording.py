@@ -5,22 +5,50 @@ A step that was stopped goes on from what it has left there; what is done is not
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from . import artifacts, progress
+from . import artifacts, parallel, progress
 
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work: its name, seconds that it should take, whether it is done, and doing it."""
+    """One piece of work.
+
+    Attributes
+    ----------
+    name
+        Tells it from the others.
+    cost_s
+        Seconds that it should take.
+    done, run
+        Whether it is done, and doing it.
+    kind
+        Steps of one kind that follow each other may be done side by side, a process and a thread
+        each; an empty kind has the machine for itself.
+    """
 
     name: str
     cost_s: float
     done: Callable[[], bool]
     run: Callable[[], object]
+    kind: str = ""
+
+    @property
+    def wall_s(self) -> float:
+        """What it should add to the time of the whole."""
+        return self.cost_s / (workers() if self.kind else 1)
+
+
+def workers() -> int:
+    """How many steps of a kind are done side by side."""
+    return os.cpu_count() or 1
 
 
 def run(
@@ -47,36 +75,64 @@ def run(
     Steps that are left; none where all is done.
     """
     durations = (artifacts.read_json(state) or {}).get("durations_s", {})
-    progress.stop_after(None if minutes is None else 60 * minutes)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
     steps = make(durations)
     left = [step for step in steps if not step.done()]
+    while left:
+        together = _together(left)
+        say(f"{', '.join(s.name for s in together)} ({_progress(steps, left, durations)})")
+        spent = parallel.side_by_side([partial(_do, step.run, step.kind, end) for step in together])
+        for step, seconds in zip(together, spent, strict=True):
+            durations[step.name] = durations.get(step.name, 0.0) + seconds
+        undone = [step for step in together if not step.done()]
+        left = undone + left[len(together) :]
+        told = {
+            "done": len(steps) - len(left),
+            "steps": len(steps),
+            "left": [step.name for step in left],
+            "left_s": round(_left_s(steps, left, durations)),
+            "durations_s": durations,
+        }
+        artifacts.write_json(state, told)
+        with _until(end):
+            up = progress.time_is_up()
+        if left and up:
+            say(f"time is up: {_progress(steps, left, durations)}")
+            break
+        if undone:
+            raise RuntimeError(f"Step {undone[0].name!r} has run and is not done: a fault in it")
+    return left
+
+
+def _together(left: Sequence[Step]) -> list[Step]:
+    """The first step, and those that may be done beside it."""
+    kind = left[0].kind
+    same = itertools.takewhile(lambda step: step.kind == kind, left)
+    return list(itertools.islice(same, workers() if kind else 1))
+
+
+@contextlib.contextmanager
+def _until(end: float | None):
+    """Work that `progress.pause_point` stops at a time of the monotonic clock."""
+    progress.stop_after(None if end is None else end - time.monotonic())
     try:
-        while left:
-            step = left[0]
-            say(f"{step.name} ({_progress(steps, left, durations)})")
-            started = time.monotonic()
-            try:
-                step.run()
-            finally:
-                spent = time.monotonic() - started
-                durations[step.name] = durations.get(step.name, 0.0) + spent
-                left = left[1:] if step.done() else left
-                told = {
-                    "done": len(steps) - len(left),
-                    "steps": len(steps),
-                    "left": [step.name for step in left],
-                    "left_s": round(_left_s(steps, left, durations)),
-                    "durations_s": durations,
-                }
-                artifacts.write_json(state, told)
-            if left and left[0] is step:
-                raise RuntimeError(f"Step {step.name!r} has run and is not done: a fault in it")
-            progress.pause_point()
-    except progress.Paused:
-        say(f"time is up: {_progress(steps, left, durations)}")
+        yield
     finally:
         progress.stop_after(None)
-    return left
+
+
+def _do(run: Callable[[], object], kind: str, end: float | None) -> float:
+    """Seconds that some work took until it was done or its time was up.
+
+    Of a kind it has one thread, alone or not: the last bits of a sum depend on their number.
+    """
+    began = time.monotonic()
+    with _until(end), contextlib.suppress(progress.Paused):
+        if kind:
+            parallel.single_threaded(run)
+        else:
+            run()
+    return time.monotonic() - began
 
 
 def _left_s(steps: Sequence[Step], left: Sequence[Step], durations_s: dict[str, float]) -> float:
@@ -85,7 +141,7 @@ def _left_s(steps: Sequence[Step], left: Sequence[Step], durations_s: dict[str, 
     done = [s for s in steps if s.name not in names and s.name in durations_s]
     expected = sum(step.cost_s for step in done)
     speed = sum(durations_s[step.name] for step in done) / expected if expected else 1.0
-    return speed * sum(step.cost_s for step in left)
+    return speed * sum(step.wall_s for step in left)
 
 
 def _progress(steps: Sequence[Step], left: Sequence[Step], durations_s: dict[str, float]) -> str:

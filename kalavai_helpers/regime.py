@@ -63,10 +63,8 @@ _TRIED = {
 
 # Of a published base only specialists have a recipe: specialist_steps, specialist_lr, frozen_layers.
 _TRIED["smollm2-135m"] = (
-    (200, 1e-4, 15),
-    (200, 3e-4, 15),
-    (200, 6e-4, 15),
     (100, 3e-4, 15),
+    (100, 6e-4, 15),
 )
 
 DOMAINS = {"smollm2-135m": ("code", "welsh")}

@@ -216,13 +216,9 @@ def train_bases(cooperatives: list[Cooperative]) -> None:
 
 
 def train_all(cooperatives: list[Cooperative]) -> None:
-    """Train every specialist of the cooperatives, side by side, one thread each.
-
-    Their bases come first. On a GPU models go one after another, and so do published ones on a
-    CPU: they fill its cores, and taken up again a run has as many threads as before.
-    """
+    """Train every specialist of the cooperatives, side by side; their bases come first."""
     train_bases(cooperatives)
-    missing = [(c, d) for c in cooperatives for d in c.domains if not c.path(d).exists()]
-    parallel.side_by_side([partial(c.train, d) for c, d in missing if c.tier.hub_id is None])
-    for cooperative, domain in missing:
-        cooperative.train(domain)  # which the store has by now where it was trained above
+    missing = {c.path(d): (c, d) for c in cooperatives for d in c.domains}
+    parallel.leave_in_store(
+        [partial(c.train, d) for path, (c, d) in missing.items() if not path.exists()]
+    )

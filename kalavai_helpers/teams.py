@@ -41,7 +41,7 @@ class Team:
     domains: tuple[str, ...]
     seed: int = SEED
     router_seeds: tuple[int, ...] = (SEED,)
-    chunks: int = 96
+    chunks: int = 32
     switches: bool = False
     interleaves: bool = False
 
@@ -57,7 +57,7 @@ class Team:
 
 
 TEAMS = (
-    Team("twenty", TWENTY, chunks=24),
+    Team("twenty", TWENTY, chunks=6),
     Team("english", corpora.MAIN_DOMAINS, switches=True, interleaves=True),
     *(Team(f"english {s}", corpora.MAIN_DOMAINS, s) for s in PUBLISHED_SEEDS if s != SEED),
     Team("languages", LANGUAGES, router_seeds=tuple(range(10)), switches=True),

@@ -201,15 +201,17 @@ _SMOLLM2 = replace(
     n_layers=30,
     n_heads=9,
     seq_len=256,
-    batch_size=4,
+    batch_size=2,
     base_steps=0,
-    specialist_steps=200,
+    specialist_steps=100,
     specialist_lr=3e-4,
     # With the embedding, and the head that is tied to it.
     frozen_layers=15,
     train_bytes=4_000_000,
-    heldout_windows=24,
-    router_windows=12,
+    # Of validation text, which is read whole.
+    heldout_bytes=30_000,
+    heldout_windows=12,
+    router_windows=6,
     # Sixteen windows of twenty domains, nine times, would cost as much as the training.
     probe_windows=0,
     n_seeds=1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -46,18 +46,20 @@ from .specialists import BASE, CODE, Cooperative
 from .teams import SEED, TEAMS, Team
 from .tiers import Tier
 
-EVERY = 4
-"""Of the positions of a training chunk, one in so many is where a pooled router's loss is read: a
-quarter of the memory and time, and its gates are the same at all positions of a chunk."""
+EVERY = 8
+"""Of the positions of a training chunk, one in so many is where a pooled router's loss is read: an
+eighth of the memory and time, and its gates are the same at all positions of a chunk."""
 PER_PAIR = 6
 """Documents that switch half-way, of every ordered pair of domains."""
 INTERLEAVED = 6
-"""Documents a domain that are interleaved. With these the ledger has 24 of the 25 MB it may."""
+"""Documents a domain that are interleaved."""
+TOGETHER = 11
+"""Models that one step reads a part with: each step has the trunk read it once more."""
 
-STEP_S, READ_S, LOGITS_S, FIT_S = 2.9, 0.25, 0.1, 0.25
-"""Seconds, on two quiet cores of an AMD EPYC with bf16, of a training step of 1,024 tokens, a
-window under one model, a window under one logit mixture, and a step of a pooled router's fit. They
-only say how long a recording takes before there is a measurement of its own."""
+STEP_S, READ_S, LOGITS_S, FIT_S = 2.4, 0.55, 0.2, 0.3
+"""Seconds, on one quiet core of an AMD EPYC with bf16, of a training step of 512 tokens, a window
+under one model, a window under one logit mixture, and a step of a pooled router's fit. They only
+say how long a recording takes before there is a measurement of its own."""
 
 NOTICE = (
     f"Log-probabilities, and {compact_states.N_COMPONENTS} directions of hidden states, of texts "
@@ -72,12 +74,16 @@ _CODE = (
 
 @dataclass(frozen=True)
 class Reading:
-    """Models of a cooperative that read a part, and whether their last states are kept."""
+    """Models of a cooperative that read a part."""
 
     domains: tuple[str, ...]
     seed: int
     models: tuple[str, ...]
-    keep_states: bool
+
+    def pieces(self) -> Iterator[Reading]:
+        """The same in pieces that are read side by side."""
+        for start in range(0, len(self.models), TOGETHER):
+            yield replace(self, models=self.models[start : start + TOGETHER])
 
 
 @dataclass(frozen=True)
@@ -177,31 +183,32 @@ class Study:
         return artifacts.store() / "recordings" / f"{self.tier.name}-{self.key}.json"
 
     def readings(self, part: str) -> Iterator[Reading]:
-        """Which models read a part; the states of held-out text are kept for logit mixtures."""
-        keep = part != "router"
+        """Which models read a part."""
         mixed = [domain for team in self.teams if team.switches for domain in team.domains]
         main = tuple(dict.fromkeys(mixed)) if part == "switching" else self.domains
-        yield Reading(main, SEED, (BASE, *main), keep)
+        yield Reading(main, SEED, (BASE, *main))
         if part in ("heldout", "router"):
             for team in (team for team in self.teams if team.seed != SEED):
-                yield Reading(team.domains, team.seed, (BASE, *team.domains), keep)
+                yield Reading(team.domains, team.seed, (BASE, *team.domains))
         if part == "heldout":
-            yield Reading(self.teams[0].domains, SEED, (BASE, WEIGHT_AVERAGE), False)
+            yield Reading(self.teams[0].domains, SEED, (BASE, WEIGHT_AVERAGE))
 
     def read_with(self, part: str, models: Reading) -> Ledger:
-        """The ledger of a part of some of its models."""
+        """The ledger of a part of some of its models; their last states are left in the store."""
         return ledger.of_windows(
             self.cooperative(models.domains, models.seed),
             self.windows[part],
             part,
             models=models.models,
-            keep_states=models.keep_states,
+            keep_states=True,
         )
 
     def read(self, part: str) -> Ledger:
-        """The ledger of a part, of all models that read it."""
+        """The ledger of a part, of all models that read it, with whole states of the base."""
         first, *others = self.readings(part)
         whole = self.read_with(part, first)
+        base = last_states.read(self.cooperative(first.domains), self.windows[part], part, (BASE,))
+        whole = replace(whole, features=base.columns[0])
         for one in others:
             found = self.read_with(part, one)
             for name in found.models[1:]:
@@ -211,9 +218,9 @@ class Study:
 
     def has_read(self, part: str, models: Reading) -> bool:
         """Whether the store has all that :meth:`read_with` would need."""
-        coop, keep = self.cooperative(models.domains, models.seed), models.keep_states
+        coop = self.cooperative(models.domains, models.seed)
         text = self.windows[part]
-        return not ledger.missing(coop, text, part, models.models, keep_states=keep)
+        return not ledger.missing(coop, text, part, models.models, keep_states=True)
 
     @cached_property
     def kept(self) -> dict[str, Ledger]:
@@ -394,6 +401,7 @@ class Study:
             *self._validation(),
             *training.values(),  # teams share specialists
             *self._reading(),
+            *(step for team in self.teams for step in self._pooling(team)),
             *(step for team in self.teams for step in self._routing(team)),
             *(
                 Step(
@@ -401,6 +409,7 @@ class Study:
                     LOGITS_S * self._n_windows(part, team) * (5 + len(team.router_seeds)),
                     self._columns_path(team, part).exists,
                     partial(self.columns, team, part),
+                    "logits",
                 )
                 for team in self.teams
                 for part in self.parts_of(team)
@@ -425,7 +434,8 @@ class Study:
         cost = STEP_S * sum(r.specialist_steps * len(domains) for r in self.recipes) / len(paths)
         for number, path in enumerate(paths, 1):
             title = f"validation {number} of {len(paths)}"
-            yield Step(title, cost, path.exists, lambda p=path: regime.jobs(*arguments)[p]())
+            job = partial(_validate, arguments, path)
+            yield Step(title, cost, path.exists, job, "validation")
 
         def is_kept() -> bool:
             measured = all(path.exists() for path in paths)
@@ -446,33 +456,44 @@ class Study:
                     cost,
                     one().path(name).exists,
                     lambda one=one, name=name: one().train(name),
+                    "specialist",
                 )
 
     def _reading(self) -> Iterator[Step]:
         for part in self.windows:
-            for number, models in enumerate(self.readings(part), 1):
+            pieces = (one for models in self.readings(part) for one in models.pieces())
+            for number, models in enumerate(pieces, 1):
                 yield Step(
                     f"reading {part} {number}: {len(models.models)} models",
                     READ_S * self._n_windows(part) * len(models.models),
                     partial(self.has_read, part, models),
                     partial(self.read_with, part, models),
+                    "reading",
                 )
 
+    def _pooling(self, team: Team) -> Iterator[Step]:
+        """What the pooled routers are fitted on; where they are there it is not needed."""
+
+        def done() -> bool:
+            routers = all(self._router_path(team, seed).exists() for seed in team.router_seeds)
+            return routers or pooled_fit.is_kept(self.of_team(team), most=team.chunks, every=EVERY)
+
+        reading = READ_S * team.chunks * len(team.domains) ** 2
+        yield Step(f"pool, {team.name}", reading, done, partial(self.pool, team), "pool")
+
     def _routing(self, team: Team) -> Iterator[Step]:
-        pool = cache(partial(self.pool, team))
-        paths = [self._router_path(team, seed) for seed in team.router_seeds]
-        n_domains = len(team.domains)
+        for seed in team.router_seeds:
+            yield Step(
+                f"pooled router, {team.name}, seed {seed}",
+                FIT_S * self.tier.router_steps,
+                self._router_path(team, seed).exists,
+                partial(self.pooled, team, seed, partial(self.pool, team)),
+                "router",
+            )
 
-        def fitted() -> bool:
-            return all(path.exists() for path in paths)
 
-        def fit() -> None:
-            for seed in team.router_seeds:
-                self.pooled(team, seed, pool)
-
-        reading = READ_S * team.chunks * n_domains**2
-        fitting = FIT_S * self.tier.router_steps * len(paths)
-        yield Step(f"pooled routers, {team.name}", reading + fitting, fitted, fit)
+def _validate(arguments: tuple, path: Path) -> None:
+    regime.jobs(*arguments)[path]()
 
 
 def record(tier: Tier, spec: str, minutes: float | None = None) -> list[Step]:

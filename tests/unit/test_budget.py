@@ -103,9 +103,9 @@ def test_the_size_of_a_published_model_is_known_without_it():
 def test_a_recording_goes_at_the_pace_of_this_machine(tiny, fixed):
     steps = [
         recording.Step("validation 1 of 1", 10 * twenty.STEP_S, lambda: True, print),
-        recording.Step("specialist red, seed 42", 10 * twenty.STEP_S, lambda: False, print),
-        recording.Step("specialist blue, seed 42", 20 * twenty.STEP_S, lambda: False, print),
-        recording.Step("reading heldout 1: 2 models", 29.0, lambda: False, print),
+        recording.Step("red", 10 * twenty.STEP_S, lambda: False, print, "specialist"),
+        recording.Step("blue", 20 * twenty.STEP_S, lambda: False, print, "specialist"),
+        recording.Step("ledger", 29.0, lambda: False, print),
     ]
     windows = {"red": tiny.windows("heldout", "red")}
     study = SimpleNamespace(
@@ -114,7 +114,7 @@ def test_a_recording_goes_at_the_pace_of_this_machine(tiny, fixed):
         windows={"heldout": windows},
         cooperative=lambda domains: tiny,
         steps=lambda durations_s: steps,
-        readings=lambda part: [twenty.Reading(("red",), 42, ("base", "red"), True)],
+        readings=lambda part: [twenty.Reading(("red",), 42, ("base", "red"))],
     )
     told = budget.of_recording(study)
     assert [(part.name, part.number, part.steps) for part in told.parts] == [

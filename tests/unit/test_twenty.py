@@ -14,6 +14,7 @@ from kalavai_helpers import (
     kept_ledger,
     last_states,
     packing,
+    parallel,
     progress,
     recording,
     routing,
@@ -76,6 +77,8 @@ def study(llama, colour_folder, tmp_path_factory):
         cpu_bf16=False,
     )
     with pytest.MonkeyPatch.context() as patch:
+        # In this process: the workers of another would load the published checkpoint.
+        patch.setattr(parallel, "side_by_side", lambda tasks: [task() for task in tasks])
         patch.setattr(checkpoints, "load", lambda tier: base)
         patch.setattr(checkpoints, "tokenizer", lambda tier: tokenizer)
         patch.setattr(checkpoints, "described", lambda tier: {"name": "a tiny Llama"})
@@ -109,7 +112,7 @@ class Clock:
     def __init__(self, looks):
         self.looks, self.left = looks, looks
 
-    def start(self, seconds):
+    def restart(self):
         self.left = self.looks
 
     def up(self):
@@ -120,10 +123,11 @@ class Clock:
 def test_a_recording_that_is_stopped_time_and_again_ends_in_the_same_ledger(elsewhere, monkeypatch):
     study, whole = elsewhere
     clock = Clock(16)
-    monkeypatch.setattr(progress, "stop_after", clock.start)
+    monkeypatch.setattr(progress, "stop_after", lambda seconds: None)
     monkeypatch.setattr(progress, "time_is_up", clock.up)
     left = [len(study.steps({}))]
     while left[-1]:
+        clock.restart()
         left.append(len(record(study, minutes=1)))
     assert len(left) > 4
     assert left == sorted(left, reverse=True)
@@ -273,12 +277,12 @@ def test_teams_that_cannot_share_specialists_are_refused(study):
         replace(study, tier=replace(study.tier, probe_windows=2))
 
 
-def test_states_that_were_not_kept_are_named(study):
+def test_states_that_were_not_kept_are_named(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("KALAVAI_STORE", str(tmp_path))
     reading = next(study.readings("router"))
-    study.read_with("router", reading)
     with pytest.raises(FileNotFoundError, match="router-base"):
         last_states.read(
-            study.cooperative(reading.domains), study.windows["router"], "router", ("base",)
+            study.cooperative(reading.domains), study.windows["router"], "router", reading.models
         )
 
 
