@@ -56,9 +56,13 @@ class Team:
         return self.name.replace(" ", "-")
 
 
-TEAMS = (
-    Team("twenty", TWENTY, chunks=6),
+ENGLISH = (
     Team("english", corpora.MAIN_DOMAINS, switches=True, interleaves=True),
     *(Team(f"english {s}", corpora.MAIN_DOMAINS, s) for s in PUBLISHED_SEEDS if s != SEED),
+)
+"""The published main experiment, by specialists of three seeds of one base."""
+TEAMS = (
+    Team("twenty", TWENTY, chunks=6),
+    *ENGLISH,
     Team("languages", LANGUAGES, router_seeds=tuple(range(10)), switches=True),
 )

@@ -23,6 +23,7 @@ from . import (
     corpora,
     kept_checks,
     kept_ledger,
+    kept_runs,
     languages,
     last_states,
     ledger,
@@ -33,7 +34,6 @@ from . import (
     recording,
     records,
     regime,
-    router_fit,
     routing,
     switching,
 )
@@ -41,7 +41,7 @@ from .ledger import WEIGHT_AVERAGE, Ledger
 from .packing import Windows
 from .pooled_fit import Pool
 from .recording import Step
-from .routing import PooledRouter, Router
+from .routing import PooledRouter
 from .specialists import BASE, CODE, Cooperative
 from .teams import SEED, TEAMS, Team
 from .tiers import Tier
@@ -68,7 +68,8 @@ NOTICE = (
 )
 _CODE = (
     *("twenty", "teams", "ledger", "shared_trunk", "architectures", "last_states", "pooled_fit"),
-    *("routing", "filtering", "learned_routers", "router_fit", "kept_ledger", "compact_states"),
+    *("routing", "filtering", "learned_routers", "router_fit"),
+    *("kept_ledger", "kept_runs", "compact_states"),
 )
 
 
@@ -227,23 +228,9 @@ class Study:
         """All parts as a reader will find them, whose routers should be those fitted here."""
         return kept_ledger.rounded({part: self.read(part) for part in self.windows})
 
-    def groups(self, part: str, team: Team) -> tuple[str, ...]:
-        """Whose documents of a part are a team's."""
-        if part == "switching":
-            mixed = (*map(str, switching.PIECES), switching.WHOLE) if team.interleaves else ()
-            return (*team.pairs, *mixed)
-        return tuple(self.windows[part]) if part == "prompts" else team.domains
-
     def view(self, part: str, team: Team) -> tuple[Ledger, torch.Tensor]:
         """A team's ledger of a part, and which tokens of the part it has."""
-        found, groups = self.kept[part], self.groups(part, team)
-        own = (
-            found.restrict(team.domains, groups)
-            if team.seed == SEED
-            else kept_ledger.at_seed(found, team.domains, team.seed)
-        )
-        chosen = torch.tensor([found.groups.index(group) for group in groups])
-        return own, torch.isin(found.token_group, chosen).nonzero()[:, 0]
+        return kept_runs.view(self.kept[part], part, team)
 
     def parts_of(self, team: Team) -> list[str]:
         """Parts of which a team's columns are recorded."""
@@ -262,17 +249,6 @@ class Study:
         router = PooledRouter(**saved[1]).requires_grad_(False)
         router.load_state_dict(saved[0])
         return router
-
-    def routers(self, team: Team) -> dict[str, Router]:
-        """The causal routers of a team, fitted on what a reader finds of its router documents."""
-        fitting, _ = self.view("router", team)
-        return {
-            "uniform": routing.UniformRouter(),
-            "linear": routing.fit_linear(fitting),
-            "prefix-mean": router_fit.fit_prefix_mean(fitting),
-            "evidence": routing.EvidenceRouter(),
-            "log-linear": router_fit.fit_log_linear(fitting),
-        }
 
     def columns(self, team: Team, part: str) -> dict[str, torch.Tensor]:
         """What needs logits, from the store where it is there; NaN where a team has no text.
@@ -296,12 +272,11 @@ class Study:
     def _columns(self, team: Team, part: str) -> dict[str, torch.Tensor]:
         found, tokens = self.view(part, team)
         whole, task = self.kept[part], f"logits {part} {team.name}"
+        routers = kept_runs.routers(self.view("router", team)[0])
         coop = self.of_team(team)
         states = last_states.read(coop, self.windows[part], part, (BASE, *team.domains))
         experts = states.restrict(team.domains, tokens)
-        gates = {
-            name: routing.ledger_gates(router, found) for name, router in self.routers(team).items()
-        }
+        gates = {name: routing.ledger_gates(router, found) for name, router in routers.items()}
         means = last_states.window_means(experts, found.window)
         by_window, pool = {}, cache(partial(self.pool, team))
         for seed in team.router_seeds:
@@ -418,7 +393,9 @@ class Study:
         ]
 
     def _n_windows(self, part: str, team: Team | None = None) -> int:
-        groups = self.windows[part] if team is None else self.groups(part, team)
+        groups = self.windows[part]
+        if team is not None:
+            groups = kept_runs.groups(tuple(groups), part, team)
         return sum(len(self.windows[part][group].targets) for group in groups)
 
     def _is_written(self) -> bool:

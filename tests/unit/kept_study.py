@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kalavai_helpers import kept_ledger, switching, tiers
+from kalavai_helpers import kept_ledger, kept_runs, switching, tiers
 from kalavai_helpers.ledger import WEIGHT_AVERAGE, Ledger
+from kalavai_helpers.teams import SEED, TEAMS, Team
 
 DOMAINS = ("code", "science", "fiction", "tamil")
 # fmt: off
@@ -94,7 +95,14 @@ def kept_study(
     def whole(count):
         return [(d, np.full(seq_len, i)) for i, d in enumerate(domains) for _ in range(count)]
 
-    mixed = []
+    teams_in = [team for team in TEAMS if set(team.domains) <= set(domains)]
+    mixed = [
+        (pair, np.repeat([domains.index(d) for d in pair.split(" → ")], seq_len // 2))
+        for team in teams_in
+        if team.switches
+        for pair in team.pairs
+        for _ in range(pairs)
+    ]
     for kind in (*switching.PIECES, switching.WHOLE):
         piece = seq_len if kind == switching.WHOLE else min(kind, seq_len)
         for i in range(min(n, pairs)):
@@ -118,9 +126,15 @@ def kept_study(
     own = (held.token_group == 0) | (held.token_group == 2)
     columns["pair: uniform, logits"] = torch.where(own, columns["evidence, logits"], torch.nan)
     gates = torch.tensor(random.dirichlet(np.ones(n), held.n_documents)).float()
+    by_part = {part: {} for part in parts}
+    by_part["heldout"] = columns | {"pooled/gates": gates}
+    for team in teams_in:
+        for name in ("heldout", "switching" if team.switches else "", "prompts"):
+            if name and (name == "heldout" or team.seed == SEED):
+                by_part[name] |= _columns(parts[name], name, team, random)
     return {
         "parts": parts,
-        "columns": {"heldout": columns | {"pooled/gates": gates}},
+        "columns": by_part,
         "about": {
             "tier": tiers.PRETRAINED,
             "corpora": corpora,
@@ -138,6 +152,33 @@ def kept_study(
         },
         "tokens": [token for prompt in tokens for token in prompt],
     }
+
+
+def _columns(found: Ledger, part: str, team: Team, random: np.random.Generator) -> dict:
+    """Made-up columns of a team on a part, with the names that a recording gives them."""
+    own, tokens = kept_runs.view(found, part, team)
+    windows = found.window[tokens].unique()
+    pooled = [f"pooled {s}" for s in team.router_seeds]
+    pooled = pooled if len(pooled) > 1 else ["pooled"]
+
+    def everywhere(values: torch.Tensor, rows: torch.Tensor, size: int) -> torch.Tensor:
+        whole = torch.full((size, *values.shape[1:]), torch.nan)
+        return whole.index_copy(0, rows, values.float())
+
+    mean = own.expert_log_probs.exp().mean(1).log()
+    made = {}
+    for router in ("uniform", "linear", "prefix-mean", "evidence", "log-linear", *pooled):
+        noise = torch.tensor(random.uniform(0, 0.3, len(mean)))
+        made[f"{router}, logits"] = everywhere((mean - noise).clamp_max(0), tokens, len(found))
+    if part == "heldout":
+        made["kl"] = everywhere(torch.tensor(random.exponential(0.3, len(own))), tokens, len(found))
+        if team.name != TEAMS[0].name:
+            made["weight_average"] = everywhere(mean, tokens, len(found))
+    n_windows = int(found.window.max()) + 1
+    for name in pooled:
+        weights = torch.tensor(random.dirichlet(np.ones(len(team.domains)), len(windows)))
+        made[f"{name}, gates"] = everywhere(weights, windows, n_windows)
+    return {f"{team.name}: {name}": values for name, values in made.items()}
 
 
 def main() -> None:

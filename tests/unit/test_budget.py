@@ -105,7 +105,8 @@ def test_a_recording_goes_at_the_pace_of_this_machine(tiny, fixed):
         recording.Step("validation 1 of 1", 10 * twenty.STEP_S, lambda: True, print),
         recording.Step("red", 10 * twenty.STEP_S, lambda: False, print, "specialist"),
         recording.Step("blue", 20 * twenty.STEP_S, lambda: False, print, "specialist"),
-        recording.Step("ledger", 29.0, lambda: False, print),
+        recording.Step("heldout", 29.0, lambda: False, print, "reading"),
+        recording.Step("ledger", 7.0, lambda: False, print),
     ]
     windows = {"red": tiny.windows("heldout", "red")}
     study = SimpleNamespace(
@@ -117,13 +118,16 @@ def test_a_recording_goes_at_the_pace_of_this_machine(tiny, fixed):
         readings=lambda part: [twenty.Reading(("red",), 42, ("base", "red"))],
     )
     told = budget.of_recording(study)
+    workers = recording.workers()
     assert [(part.name, part.number, part.steps) for part in told.parts] == [
         ("specialist", 2, 30),
         ("reading", 1, 0),
+        ("ledger", 1, 0),
     ]
-    assert told.seconds == pytest.approx((30 * twenty.STEP_S + 29) * fixed.step_s / twenty.STEP_S)
+    expected = ((30 * twenty.STEP_S + 29) / workers + 7) * fixed.step_s / twenty.STEP_S
+    assert told.seconds == pytest.approx(expected)
     states = 4 * windows["red"].n_tokens * 2 * (1 + tiny.tier.hidden_size)
-    assert told.disk_bytes == 5 * fixed.model_bytes + states
+    assert told.disk_bytes == (2 + 3 * workers) * fixed.model_bytes + states
 
 
 def test_a_plan_is_a_table(fresh, fixed):

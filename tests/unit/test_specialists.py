@@ -93,17 +93,6 @@ def test_a_specialist_without_probes_has_no_curve(tiny, tmp_path, monkeypatch):
     assert bare.history("red").probes == [{}] * len(bare.history("red").steps)
 
 
-def test_published_bases_train_one_after_another(tiny, monkeypatch):
-    trained, sides = [], []
-    monkeypatch.setattr(specialists.Cooperative, "train", lambda self, name: trained.append(name))
-    monkeypatch.setattr(specialists.parallel, "side_by_side", sides.append)
-    published = replace(tiny, tier=replace(tiny.tier, hub_id="EleutherAI/pythia-410m"))
-    monkeypatch.setattr(specialists.checkpoints, "tokenizer", lambda tier: tiny.tokenizer)
-    specialists.train_all([published])
-    assert trained == list(tiny.domains)
-    assert not any(sides)
-
-
 def _frozen(model, k):
     models.freeze(model, k)
     return {name for name, p in model.named_parameters() if not p.requires_grad}

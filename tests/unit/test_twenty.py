@@ -12,6 +12,7 @@ from kalavai_helpers import (
     corpora,
     evaluation,
     kept_ledger,
+    kept_runs,
     last_states,
     packing,
     parallel,
@@ -259,8 +260,39 @@ def test_a_reader_fits_the_routers_that_were_recorded(study):
     fitting, found = (kept.parts[p].restrict(team.domains) for p in ("router", "heldout"))
     ours = evaluation.route(found, {"linear": routing.fit_linear(fitting)})["linear"].gates
     view, _ = study.view("heldout", team)
-    theirs = routing.ledger_gates(study.routers(team)["linear"], view)
+    theirs = routing.ledger_gates(kept_runs.routers(study.view("router", team)[0])["linear"], view)
     assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_kept_run_has_what_was_recorded_of_its_team(study):
+    kept = kept_ledger.read()
+    for team in study.teams:
+        run = kept_runs.of(kept, team)
+        columns = study.columns(team, "heldout")
+        _, tokens = study.view("heldout", team)
+        pooled = [name for name in run.fused if name.startswith("pooled")]
+        assert len(pooled) == len(team.router_seeds)
+        for name, fused in run.fused.items():
+            weights = fused.gates.sum(-1)
+            assert torch.allclose(weights, torch.ones_like(weights), atol=1e-6)
+            title = name if name.endswith(kept_runs.LOGITS) else f"{name}, logits"
+            if name in pooled or name.endswith(kept_runs.LOGITS):
+                recorded = columns[f"{team.name}: {title}"][tokens]
+                assert torch.allclose(fused.log_probs, recorded, atol=1e-3)
+        windows = study.kept["heldout"].window[tokens]
+        recorded = columns[f"{team.name}: {pooled[0]}, gates"][windows]
+        assert torch.equal(run.fused[pooled[0]].gates, recorded)
+        expected = run.ledger.expert_log_probs.exp().mean(1).log()
+        assert torch.allclose(run.fused["uniform"].log_probs.double(), expected, atol=1e-5)
+        assert run.ledger.models[-1] == "weight_average"
+        assert torch.allclose(
+            kept_runs.kl(kept, team), columns[f"{team.name}: kl"][tokens], atol=1e-3
+        )
+
+
+def test_a_team_that_did_not_read_a_part_has_no_run_on_it(study):
+    with pytest.raises(KeyError, match="'pair 137' did not read"):
+        kept_runs.of(kept_ledger.read(), study.teams[2], "switching")
 
 
 def test_specialists_are_trained_once_for_all_teams(study):
