@@ -20,7 +20,7 @@ def cost(parts: Mapping[str, Ledger]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``loss_nats``: largest change of a model's mean loss on a domain, nats/token;
+        ``loss_nats``: largest change of a model's mean loss on a domain that it read, nats/token;
         ``bits_per_byte``: largest change of a model's; ``linear_router_nats``: equal-weight loss
         of a linear router on the kept states minus that on the full ones, nats/token;
         ``classifier_pp``: largest loss of accuracy of a domain classifier, on openings, windows or
@@ -36,8 +36,8 @@ def cost(parts: Mapping[str, Ledger]) -> dict[str, float]:
         _routing(*coded),
     )
     return {
-        "loss_nats": float(np.abs(losses).max()),
-        "bits_per_byte": float(np.abs(bits).max()),
+        "loss_nats": float(np.nanmax(np.abs(losses))),
+        "bits_per_byte": float(np.nanmax(np.abs(bits))),
         "linear_router_nats": routed_kept - routed,
         "classifier_pp": 100 * float((accuracy - accuracy_kept).max()),
     }

@@ -140,8 +140,9 @@ def of(kept: Kept, team: Team, part: str = "heldout") -> KeptRun:
 
 
 def seeds(kept: Kept, teams: Sequence[Team] = ENGLISH) -> list[KeptRun]:
-    """One cooperative by its specialists of several seeds, on held-out text."""
-    return [of(kept, team) for team in teams]
+    """One cooperative by its specialists of the seeds that were recorded, on held-out text."""
+    recorded = {team["name"] for team in kept.about["teams"]}
+    return [of(kept, team) for team in teams if team.name in recorded]
 
 
 def kl(kept: Kept, team: Team) -> torch.Tensor:

@@ -75,11 +75,12 @@ _CODE = (
 
 @dataclass(frozen=True)
 class Reading:
-    """Models of a cooperative that read a part."""
+    """Models of a cooperative that read a part, or the groups of it that are named."""
 
     domains: tuple[str, ...]
     seed: int
     models: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     def pieces(self) -> Iterator[Reading]:
         """The same in pieces that are read side by side."""
@@ -190,37 +191,45 @@ class Study:
         yield Reading(main, SEED, (BASE, *main))
         if part in ("heldout", "router"):
             for team in (team for team in self.teams if team.seed != SEED):
-                yield Reading(team.domains, team.seed, (BASE, *team.domains))
+                yield Reading(team.domains, team.seed, (BASE, *team.domains), team.domains)
         if part == "heldout":
             yield Reading(self.teams[0].domains, SEED, (BASE, WEIGHT_AVERAGE))
+
+    def text(self, part: str, models: Reading) -> dict[str, Windows]:
+        """What some models read of a part."""
+        return {g: w for g, w in self.windows[part].items() if g in (models.groups or (g,))}
 
     def read_with(self, part: str, models: Reading) -> Ledger:
         """The ledger of a part of some of its models; their last states are left in the store."""
         return ledger.of_windows(
             self.cooperative(models.domains, models.seed),
-            self.windows[part],
+            self.text(part, models),
             part,
             models=models.models,
             keep_states=True,
         )
 
     def read(self, part: str) -> Ledger:
-        """The ledger of a part, of all models that read it, with whole states of the base."""
+        """The ledger of a part, with whole states of the base; NaN where a model did not read."""
         first, *others = self.readings(part)
         whole = self.read_with(part, first)
         base = last_states.read(self.cooperative(first.domains), self.windows[part], part, (BASE,))
         whole = replace(whole, features=base.columns[0])
         for one in others:
             found = self.read_with(part, one)
+            chosen = torch.tensor([whole.groups.index(group) for group in found.groups])
+            tokens = torch.isin(whole.token_group, chosen)
             for name in found.models[1:]:
                 title = name if one.seed == SEED else kept_ledger.of_seed(name, one.seed)
-                whole = whole.with_column(title, found.column(name))
+                column = torch.full((len(whole),), torch.nan)
+                column[tokens] = found.column(name)
+                whole = whole.with_column(title, column)
         return whole
 
     def has_read(self, part: str, models: Reading) -> bool:
         """Whether the store has all that :meth:`read_with` would need."""
         coop = self.cooperative(models.domains, models.seed)
-        text = self.windows[part]
+        text = self.text(part, models)
         return not ledger.missing(coop, text, part, models.models, keep_states=True)
 
     @cached_property
@@ -381,7 +390,7 @@ class Study:
             *(
                 Step(
                     f"logits of {part}, {team.name}",
-                    LOGITS_S * self._n_windows(part, team) * (5 + len(team.router_seeds)),
+                    self._cost_of_logits(part, team),
                     self._columns_path(team, part).exists,
                     partial(self.columns, team, part),
                     "logits",
@@ -392,11 +401,10 @@ class Study:
             Step("ledger", 60, self._is_written, lambda: self.write(durations_s)),
         ]
 
-    def _n_windows(self, part: str, team: Team | None = None) -> int:
-        groups = self.windows[part]
-        if team is not None:
-            groups = kept_runs.groups(tuple(groups), part, team)
-        return sum(len(self.windows[part][group].targets) for group in groups)
+    def _cost_of_logits(self, part: str, team: Team) -> float:
+        text = self.windows[part]
+        own = {group: text[group] for group in kept_runs.groups(tuple(text), part, team)}
+        return LOGITS_S * _n_windows(own) * (5 + len(team.router_seeds))
 
     def _is_written(self) -> bool:
         tier = self.tier.name
@@ -442,7 +450,7 @@ class Study:
             for number, models in enumerate(pieces, 1):
                 yield Step(
                     f"reading {part} {number}: {len(models.models)} models",
-                    READ_S * self._n_windows(part) * len(models.models),
+                    READ_S * _n_windows(self.text(part, models)) * len(models.models),
                     partial(self.has_read, part, models),
                     partial(self.read_with, part, models),
                     "reading",
@@ -467,6 +475,10 @@ class Study:
                 partial(self.pooled, team, seed, partial(self.pool, team)),
                 "router",
             )
+
+
+def _n_windows(text: dict[str, Windows]) -> int:
+    return sum(len(windows.targets) for windows in text.values())
 
 
 def _validate(arguments: tuple, path: Path) -> None:

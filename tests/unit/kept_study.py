@@ -6,6 +6,8 @@ for evidence of a pretrained model.
 """
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,8 @@ def kept_study(
     n = len(domains)
     models = ("base", *domains, WEIGHT_AVERAGE)
     models += tuple(kept_ledger.of_seed(d, s) for s in (137, 2026) for d in SEEDED if d in domains)
+    own, read = models[: n + 1], tuple(m for m in models if m != WEIGHT_AVERAGE)
+    seeded = [index for index, domain in enumerate(domains) if domain in SEEDED]
     hard = random.uniform(1.4, 4.6, n)
     home, abroad = random.uniform(0.1, 1.2, n), random.uniform(0.0, 0.3, (n, n))
     means = random.standard_normal((n, width))
@@ -74,7 +78,8 @@ def kept_study(
         for index, domain in enumerate(domains):
             for name in (m for m in names if m.partition(",")[0] == domain):
                 own = base - better[index] + 0.2 * random.standard_normal(len(owner))
-                columns[name] = np.maximum(own, 1e-4)
+                foreign = "," in name and ~np.isin(owner, seeded)
+                columns[name] = np.where(foreign, np.nan, np.maximum(own, 1e-4))
         lengths = torch.tensor([len(tokens) for _, tokens in pieces])
         document = torch.arange(len(pieces)).repeat_interleave(lengths)
         noise = random.standard_normal((len(owner), width))
@@ -114,9 +119,9 @@ def kept_study(
     ]
     parts = {
         "heldout": part(domains, whole(windows), "heldout"),
-        "router": part(domains, whole(router_windows), "router", models[: n + 1]),
-        "switching": part(tuple(dict.fromkeys(kind for kind, _ in mixed)), mixed, "heldout"),
-        "prompts": part(PROMPTS, said, "heldout"),
+        "router": part(domains, whole(router_windows), "router", read),
+        "switching": part(tuple(dict.fromkeys(kind for kind, _ in mixed)), mixed, "heldout", own),
+        "prompts": part(PROMPTS, said, "heldout", own),
     }
     held = parts["heldout"]
     names = ["evidence, logits", *(f"made up {k}" for k in range(n_columns))]
@@ -145,6 +150,7 @@ def kept_study(
             "checkpoint": "made up: no model was run",
             "durations_s": {"train": 0, "score": 0},
             "notice": "Made-up numbers, for tests.",
+            "teams": json.loads(json.dumps([asdict(team) for team in teams_in])),
         },
         "digests": {
             name: [kept_ledger.digest(f"{name} {k}") for k in range(ledger.n_documents)]

@@ -244,7 +244,9 @@ def test_what_is_read_back_is_what_plain_models_say(study):
     }.items():
         logits = model(ids).logits.log_softmax(-1)
         direct = logits.gather(-1, targets[..., None]).flatten()
-        assert torch.allclose(heldout.column(name), direct, atol=5e-3), name
+        there = ~heldout.column(name).isnan()
+        assert int(there.sum()) == (2 if name in seeded else 3) * 4 * 32
+        assert torch.allclose(heldout.column(name)[there], direct[there], atol=5e-3), name
     pairs = ("blue → red", "red → blue")
     assert kept.parts["switching"].groups == (*pairs, "16", "32", "64", "128", "256", "whole")
     assert "".join(kept.tokens) == "".join(text for _, text in PROMPTS)
