@@ -283,8 +283,12 @@ class Study:
         whole, task = self.kept[part], f"logits {part} {team.name}"
         routers = kept_runs.routers(self.view("router", team)[0])
         coop = self.of_team(team)
-        states = last_states.read(coop, self.windows[part], part, (BASE, *team.domains))
-        experts = states.restrict(team.domains, tokens)
+        # Specialists of another seed read no other text, whose tokens are in the same order.
+        alone = team.seed != SEED
+        text = self.text(part, Reading((), SEED, (), team.domains if alone else ()))
+        rows = torch.arange(len(tokens)) if alone else tokens
+        states = last_states.read(coop, text, part, (BASE, *team.domains))
+        experts = states.restrict(team.domains, rows)
         gates = {name: routing.ledger_gates(router, found) for name, router in routers.items()}
         means = last_states.window_means(experts, found.window)
         by_window, pool = {}, cache(partial(self.pool, team))
@@ -305,7 +309,7 @@ class Study:
             kl = torch.zeros(len(found))
             for index, domain in enumerate(found.groups):
                 mine = (found.token_group == index).nonzero()[:, 0]
-                own = states.restrict((BASE, domain), tokens[mine])
+                own = states.restrict((BASE, domain), rows[mine])
                 kl[mine] = last_states.divergence(own, domain, BASE)
             made["kl"] = of_tokens(kl)
             if team != self.teams[0]:  # its average is a model of the ledger
