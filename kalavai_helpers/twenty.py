@@ -84,8 +84,9 @@ class Reading:
 
     def pieces(self) -> Iterator[Reading]:
         """The same in pieces that are read side by side."""
-        for start in range(0, len(self.models), TOGETHER):
-            yield replace(self, models=self.models[start : start + TOGETHER])
+        base, *others = self.models  # whose features every piece asks for
+        for start in range(0, len(others), TOGETHER):
+            yield replace(self, models=(base, *others[start : start + TOGETHER]))
 
 
 @dataclass(frozen=True)
