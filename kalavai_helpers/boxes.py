@@ -118,7 +118,7 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
             text += f"; {_many(words[None], 'published number')} with ours beside, no verdict"
         parts.append((f"What was seen: {level.title}", f"{text}."))
     absent = [level for level in sorted(Level, reverse=True) if not _ran(found, level)]
-    text = "".join(f"nothing ran as {level.title} ({level.meaning}); " for level in absent)
+    text = "".join(f"no run is of level {level.title} ({level.meaning}); " for level in absent)
     open_ = sum(one.run in (None, Word.UNCLEAR, Word.NOT_AT_THIS_SIZE) for one in found)
     parts.append(
         (

@@ -300,7 +300,7 @@ def test_the_summary_counts_the_rows_by_word_and_level(world):
     told = dict(boxes.summary(found))
     assert "1 statement" in told["What was seen: small models"]
     assert "seen 1" in told["What was seen: small models"]
-    assert "Nothing ran as replication" in told["What is unknown"]
+    assert "No run is of level replication" in told["What is unknown"]
     assert f"{len(found) - 1} of the {len(found)} statements" in told["What is unknown"]
 
 
