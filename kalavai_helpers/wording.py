@@ -71,6 +71,11 @@ def singular(noun: str) -> str:
     return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
 
 
+def checkpoint(name: str, where: str, revision: str) -> str:
+    """What a base was made from, as `checkpoints.described` gives it; the revision's first signs."""
+    return f"{name} ({where}, {revision[:7]})"
+
+
 def stated(claim: Claim) -> str:
     """What the statement says: a number with its unit, or that a condition holds."""
     if claim.kind == "condition":
