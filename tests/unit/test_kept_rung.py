@@ -59,7 +59,8 @@ def test_gains_are_accounted_for_exactly(rung):
     terms = kept_rung.accounting(rung)
     assert list(terms.index) == list(kept_rung.ROUTERS)
     assert terms.residual.max() < 1e-9
-    assert (terms.bonus > -1e-9).all()
+    # Made-up logit mixtures need not obey Jensen's inequality.
+    assert (terms.bonus[["evidence", "linear", "prefix-mean", "uniform"]] > 0).all()
     summed = terms.oracle - terms.regret + terms.bonus
     assert summed.to_numpy() == pytest.approx(terms.gain.to_numpy())
     assert terms.gain["evidence"] == pytest.approx(
