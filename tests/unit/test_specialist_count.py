@@ -92,7 +92,8 @@ def test_statistics_are_of_the_mean_gains_and_their_intervals_over_halves(measur
     assert counts.gain.to_numpy() == pytest.approx(means.to_numpy())
     found = {n: e for n, (e, _) in specialist_count.statements(measured, N).items()}
     assert found["count_gain"].value == pytest.approx(means.loc[3:5].mean())
-    assert found["count_spread"].value == pytest.approx(np.ptp(means.loc[3:5]))
+    assert specialist_count.spread(measured) == pytest.approx(np.ptp(means.loc[3:5]))
+    assert found["five_minus_three"].value == pytest.approx(means[5] - means[3])
     assert found["two_minus_three"].value == pytest.approx(means[2] - means[3])
     each = measured.pivot_table("gain", "half", "contributors")
     expected = gain_rules.over_halves((each[2] - each[3]).to_numpy(), N)
