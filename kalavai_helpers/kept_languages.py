@@ -7,6 +7,7 @@ the logit mixtures under them: `collapse` asks of them what it asks of its own f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,10 @@ def gains(run: KeptRun, names: tuple[str, ...]) -> dict[str, tuple[Estimate, str
 
 def divergences(table: Losses, domains: tuple[str, ...]) -> dict[str, tuple[Estimate, str]]:
     """Estimate and unit of the divergence of each specialist, and of their mean, by record name."""
-    found = {f"divergence_{d}": (evaluation.divergence_pct(table, d), "%") for d in domains}
+    found = {
+        f"divergence_{d}": (_of_one(evaluation.divergence_pct(table, d), table, d), "%")
+        for d in domains
+    }
 
     def mean(weights: np.ndarray | None) -> np.ndarray:
         base = table.by_group(BASE, weights)
@@ -156,11 +160,17 @@ def beside_released(moved: Mapping[str, tuple[Estimate, str]]) -> pd.DataFrame:
 
 def factors(run: KeptRun, method: str = "evidence") -> dict[str, tuple[Estimate, str]]:
     """How many times lower a fused model's perplexity is than the base's, by record name."""
-    fused = run.fused[method].log_probs
-    return {
-        f"perplexity_{d}_factor": (languages.perplexity_factor(run.ledger, d, fused), "times")
-        for d in run.domains
-    }
+    fused, table = run.fused[method].log_probs, evaluation.losses(run.ledger)
+    found = {}
+    for domain in run.domains:
+        factor = languages.perplexity_factor(run.ledger, domain, fused)
+        found[f"perplexity_{domain}_factor"] = (_of_one(factor, table, domain), "times")
+    return found
+
+
+def _of_one(estimate: Estimate, table: Losses, domain: str) -> Estimate:
+    """An estimate of one domain, whose interval rests on the sources of that domain alone."""
+    return replace(estimate, units=table.units()[domain])
 
 
 def costs(run: KeptRun, method: str = "evidence") -> pd.DataFrame:

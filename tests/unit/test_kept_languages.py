@@ -69,6 +69,9 @@ def test_gains_and_divergences_have_the_names_of_the_chapter(run):
     mean = np.mean([moved[f"divergence_{d}"][0].value for d in LANGUAGES])
     assert moved["mean_divergence"][0].value == pytest.approx(mean)
     assert moved["mean_divergence"][0].units == sum(table.units().values())
+    assert moved["divergence_welsh"][0].units == table.units()["welsh"]
+    found = kept_languages.factors(run)["perplexity_welsh_factor"][0]
+    assert (found.over, found.units) == ("sources", table.units()["welsh"])
 
 
 def test_costs_are_two_units_of_the_same_losses(run):
