@@ -52,6 +52,15 @@ def decimals(low: float, high: float) -> int:
     return places
 
 
+def by_interval(
+    low: float, high: float, bound: float = 0.0, *, below: str, across: str, above: str
+) -> str:
+    """One of three wordings, by whether an interval lies below a bound, above it or across."""
+    if high < bound:
+        return below
+    return above if low > bound else across
+
+
 def with_unit(text: str, unit: str) -> str:
     """Set a unit behind a printed number, unless it is read without one; one step, two steps."""
     if unit in SILENT:
