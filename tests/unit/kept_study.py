@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kalavai_helpers import kept_ledger, kept_runs, switching, tiers
+from kalavai_helpers import kept_ledger, kept_runs, prompts, switching, tiers
 from kalavai_helpers.ledger import WEIGHT_AVERAGE, Ledger
 from kalavai_helpers.teams import SEED, TEAMS, Team
 
@@ -28,6 +28,7 @@ ALL = (
 # fmt: on
 SEEDED = DOMAINS[:3]
 PROMPTS = (
+    *prompts.released(),
     "The force on the block equals its mass times its acceleration.",
     "def half(x): return x / 2",
 )
