@@ -80,7 +80,7 @@ def study(llama, colour_folder, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         # In this process: the workers of another would load the published checkpoint.
-        patch.setattr(parallel, "side_by_side", lambda tasks: [task() for task in tasks])
+        patch.setattr(parallel, "as_done", lambda tasks: ((i, t()) for i, t in enumerate(tasks)))
         patch.setattr(checkpoints, "load", lambda tier: base)
         patch.setattr(twenty, "TOGETHER", 2)  # so that a reading has several pieces
         patch.setattr(checkpoints, "tokenizer", lambda tier: tokenizer)
