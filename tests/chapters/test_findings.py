@@ -154,6 +154,26 @@ def test_the_forecast_is_judged_by_every_rival_family_and_cost():
     assert prediction["bank_used_pays_after"]["value"] > prediction["bank_used"]["value"]
 
 
+def test_what_decides_the_gain_is_said_with_the_errors_of_its_rivals():
+    """Of a recorded ledger, if there is one: the winner errs least, and the accounts close."""
+    for side in records.load("06_prediction_formula").get("sides", {}).values():
+        found = side["records"]
+        errors = {
+            name: found[f"{name}_error"]["value"]
+            for name in ("printed_line", "refitted_line", "own_rule", "abroad_rule", "oracle")
+        }
+        assert found["best_rule_error"]["value"] == min(errors.values())
+        assert errors["own_rule"] <= min(errors["printed_line"], errors["refitted_line"])
+        assert found["accounting_residual"]["value"] < 1e-6
+        assert found["mixing_bonus"]["value"] >= 0
+        net = found["mixing_bonus"]["value"] - found["routing_regret"]["value"]
+        # Accounted for is a part of the subsets, judged are all.
+        assert net == pytest.approx(found["net"]["value"], abs=0.1)
+        for name in ("best_rule_error", "printed_line_error", "refitted_slope"):
+            assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+            assert "specialists" in found[name]["protocol"]
+
+
 def test_the_artefact_is_arithmetic_on_the_release_and_every_choice_of_text_is_told():
     dispatch = found("05_dispatch_failure")
     assert dispatch["released_different_text"] < -21 < 16 < dispatch["released_same_text"]
