@@ -34,22 +34,10 @@ def losses(
     role
         What the ledger's documents have to be: ``router`` to choose by cross-fitting, for nothing
         that is reported.
-
-    Raises
-    ------
-    ValueError
-        If a method has the name of a model.
     """
     corpora.require_role(ledger.role, role, "Comparing methods")
     columns = {name: ledger.column(name) for name in ledger.models}
-    more = oracles(ledger) | (methods or {})
-    twice = sorted(set(columns) & set(more))
-    if twice:
-        raise ValueError(
-            f"{', '.join(twice)} names a model of the ledger and a method as well: one would stand "
-            "for the other; rename the domain"
-        )
-    columns |= more
+    columns |= oracles(ledger) | (methods or {})
 
     def total(values: torch.Tensor) -> np.ndarray:
         return np.bincount(ledger.document, values.double(), minlength=ledger.n_documents)
