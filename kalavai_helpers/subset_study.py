@@ -6,7 +6,7 @@ What chapter 6 shows of :mod:`subsets`, :mod:`gain_rules` and :mod:`subset_condi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ OWN_LOSSES = ("mean gain", PRINTED, REFITTED, "at home", "short rule")
 """Short rules that ask what base and specialists lose on each specialist's own domain, or less."""
 LOSSES_ABROAD = ("short rule, with losses abroad", "oracle gain")
 """Short rules that ask what every specialist loses on every domain."""
+FIXED = (PRINTED, "at home", "oracle gain")
+"""Rules that are found on nothing here."""
 WORDS = {
     "divergence": "divergence",
     "shared_divergence": "(1 − 1/N) · divergence",
@@ -46,6 +48,7 @@ WORDS = {
     "strongest": "share of the strongest specialist",
     "base": "loss of the base",
     "transfer": "transfer",
+    "best_over_base": "gain of the best specialist over the base",
     "over_average": "oracle gain over the average specialist",
     "oracle": "oracle gain",
 }
@@ -294,8 +297,10 @@ def told(study: Study, rules: Sequence[str], per_size: int = 12) -> pd.DataFrame
     One row a subset: domains, n, best, divergence, gain (%), and a column a rule (%), the mean
     over the halvings.
     """
-    shown = subsets.thinned(study.found, per_size)
-    gains = gain_rules.told_by_others(*study.on, rules)
+    gains = gain_rules.told_by_others(*study.on, rules).dropna()
+    # A pair that no half held has been told by none.
+    there = replace(study.found, table=study.found.table.loc[gains.index])
+    shown = subsets.thinned(there, per_size)
     known = shown[["domains", "n", "best", "divergence", "gain"]]
     return known.join(gains.loc[shown.index])
 

@@ -50,7 +50,7 @@ def test_every_estimate_is_finite_and_lies_in_its_interval(found):
     numbers = subset_study.over_subsets(found)
     for name, (value, _) in numbers.items():
         assert np.isfinite([value.value, value.low, value.high]).all(), name
-        assert value.low <= value.value <= value.high, name
+        assert value.low - 1e-9 <= value.value <= value.high + 1e-9, name
         assert value.units == len(DOMAINS), name
     net = numbers["mixing_bonus"][0].value - numbers["routing_regret"][0].value
     accounts = found.accounts.table.query("n <= 4")
@@ -129,6 +129,7 @@ def test_a_rule_is_said_as_a_formula(plane, said):
 
 def test_every_rule_has_words():
     forms = {**gain_rules.OWN, **gain_rules.MATRIX}
+    assert set(subset_study.WORDS) == {*gain_rules.ALL_MATRIX, "shared_divergence"}
     for name, names in forms.items():
         plane = Plane(name, names, (0.5,) * len(names), 1.0)
         assert subset_study.in_words(plane).count("×") == len(names)
