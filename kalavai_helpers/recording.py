@@ -30,7 +30,7 @@ class Step:
     done, run
         Whether it is done, and doing it.
     kind
-        Steps of one kind that follow each other may be done side by side, a process and a thread
+        Steps of one kind that follow each other are done side by side, a process and a thread
         each; an empty kind has the machine for itself.
     """
 
@@ -81,34 +81,38 @@ def run(
     while left:
         together = _together(left)
         say(f"{', '.join(s.name for s in together)} ({_progress(steps, left, durations)})")
-        spent = parallel.side_by_side([partial(_do, step.run, step.kind, end) for step in together])
-        for step, seconds in zip(together, spent, strict=True):
-            durations[step.name] = durations.get(step.name, 0.0) + seconds
-        undone = [step for step in together if not step.done()]
-        left = undone + left[len(together) :]
-        told = {
-            "done": len(steps) - len(left),
-            "steps": len(steps),
-            "left": [step.name for step in left],
-            "left_s": round(_left_s(steps, left, durations)),
-            "durations_s": durations,
-        }
-        artifacts.write_json(state, told)
+        jobs = [partial(_do, step.run, step.kind, end) for step in together]
+        for number, seconds in parallel.as_done(jobs):
+            name = together[number].name
+            durations[name] = durations.get(name, 0.0) + seconds
+            left = [step for step in left if step.name != name or not step.done()]
+            if len(together) > 1:
+                say(f"{name}: {progress.duration(seconds)} ({_progress(steps, left, durations)})")
+            told = {
+                "done": len(steps) - len(left),
+                "steps": len(steps),
+                "left": [step.name for step in left],
+                "left_s": round(_left_s(steps, left, durations)),
+                "durations_s": durations,
+            }
+            artifacts.write_json(state, told)
         with _until(end):
             up = progress.time_is_up()
         if left and up:
             say(f"time is up: {_progress(steps, left, durations)}")
             break
+        undone = [step.name for step in together if step in left]
         if undone:
-            raise RuntimeError(f"Step {undone[0].name!r} has run and is not done: a fault in it")
+            raise RuntimeError(f"Step {undone[0]!r} has run and is not done: a fault in it")
     return left
 
 
 def _together(left: Sequence[Step]) -> list[Step]:
-    """The first step, and those that may be done beside it."""
+    """The first step, and those behind it that may be done beside it, in turn on all cores."""
     kind = left[0].kind
-    same = itertools.takewhile(lambda step: step.kind == kind, left)
-    return list(itertools.islice(same, workers() if kind else 1))
+    if not kind:
+        return [left[0]]
+    return list(itertools.takewhile(lambda step: step.kind == kind, left))
 
 
 @contextlib.contextmanager

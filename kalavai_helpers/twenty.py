@@ -46,9 +46,9 @@ from .specialists import BASE, CODE, Cooperative
 from .teams import SEED, TEAMS, Team
 from .tiers import Tier
 
-EVERY = 8
-"""Of the positions of a training chunk, one in so many is where a pooled router's loss is read: an
-eighth of the memory and time, and its gates are the same at all positions of a chunk."""
+EVERY = 16
+"""Of the positions of a training chunk, one in so many is where a pooled router's loss is read: a
+sixteenth of the memory and time, and its gates are the same at all positions of a chunk."""
 PER_PAIR = 6
 """Documents that switch half-way, of every ordered pair of domains."""
 INTERLEAVED = 6
@@ -84,8 +84,9 @@ class Reading:
 
     def pieces(self) -> Iterator[Reading]:
         """The same in pieces that are read side by side."""
-        for start in range(0, len(self.models), TOGETHER):
-            yield replace(self, models=self.models[start : start + TOGETHER])
+        base, *others = self.models  # whose features every piece asks for
+        for start in range(0, len(others), TOGETHER):
+            yield replace(self, models=(base, *others[start : start + TOGETHER]))
 
 
 @dataclass(frozen=True)
@@ -468,7 +469,7 @@ class Study:
             return routers or pooled_fit.is_kept(self.of_team(team), most=team.chunks, every=EVERY)
 
         reading = READ_S * team.chunks * len(team.domains) ** 2
-        yield Step(f"pool, {team.name}", reading, done, partial(self.pool, team), "pool")
+        yield Step(f"pool, {team.name}", reading, done, partial(self.pool, team), "reading")
 
     def _routing(self, team: Team) -> Iterator[Step]:
         for seed in team.router_seeds:

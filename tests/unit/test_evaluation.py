@@ -1,6 +1,7 @@
 """Losses, gains and their accounting: identities that must hold to rounding."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -242,3 +243,11 @@ def test_document_regret_is_against_each_documents_own_best_expert():
         best = found.expert_log_probs[rows].sum(0).max()
         expected.append(float(best - log_probs[rows].sum()))
     assert evaluation.document_regret(found, log_probs) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["domain_oracle", "evidence"])
+def test_a_method_with_the_name_of_a_model_is_refused(name):
+    """Its losses would stand for the model's: a domain called evidence had a gain of 0."""
+    found = replace(random_ledger(3), models=("base", "a", "b", name), experts=("a", "b", name))
+    with pytest.raises(ValueError, match=f"{name} names a model of the ledger and a method"):
+        evaluation.losses(found, {"evidence": found.column("a")})

@@ -1,6 +1,8 @@
 """The package as a whole: quick to import, small files, plain errors on the command line."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -66,12 +68,41 @@ def test_debug_shows_the_traceback():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["execute", "--cell-timeout", "-1"], ["execute", "-p", "3=4"], ["execute", "--seed", "x"], []],
+    [
+        [],
+        ["execute", "-p", "3=4"],
+        *(["execute", "--cell-timeout", seconds] for seconds in ("-1", "0", "nan", "inf", "1 min")),
+        *(["execute", "--seed", seed] for seed in ("x", "-1", "4294967296", "1.5", "")),
+        *(["plan", "--steps", steps] for steps in ("0", "-5", "1e3")),
+    ],
 )
 def test_usage_errors_exit_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         __main__.main(arguments)
     assert caught.value.code == 2
+
+
+def test_a_terminal_without_a_letter_shows_another_sign():
+    code = "from kalavai_helpers import __main__ as m; m._check = lambda options: print('a → b'); "
+    code += "raise SystemExit(m.main(['check']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a \\u2192 b\n"
+
+
+@pytest.mark.parametrize("target", ["book", "bench", "plan"])
+def test_a_folder_of_text_may_have_a_space_in_its_name(target):
+    said = subprocess.run(
+        ["make", "-n", target, "CORPORA=folder:/a b"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    (line,) = [line for line in said.splitlines() if f"kalavai_helpers {_command(target)}" in line]
+    assert shlex.split(line)[-2:] == ["--corpora", "folder:/a b"]
+
+
+def _command(target):
+    return {"book": "execute"}.get(target, target)
 
 
 def test_parameters_become_python_values():
@@ -105,6 +136,7 @@ def test_the_gate_runs_in_another_environment_what_it_leaves_out_in_the_first():
     left_out = re.findall(r"--ignore (\S+)", makefile)
     assert left_out == ["tests/unit/test_harness.py"]
     assert f"$(EVAL_PY) -m pytest {left_out[0]}\n" in makefile
+    assert "$(VENV)/pretrained/bin/python -m pytest tests/unit/test_outsider.py)\n" in makefile
 
 
 def test_the_map_of_the_package_names_every_module_once():

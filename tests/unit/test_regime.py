@@ -9,13 +9,11 @@ import torch
 
 from kalavai_helpers import artifacts, corpora, evaluation, ledger, published, regime, tiers
 
-OURS = ("ci", "laptop")
-CHOSEN = {
-    "ci": tiers.get("ci"),
-    "sweep of ci": tiers.get("ci").sweep(),
-    "sweep of laptop": tiers.get("laptop").sweep(),
+OURS = ("ci", "laptop", tiers.PRETRAINED)
+CHOSEN = {name: tiers.get(name) for name in OURS} | {
+    f"sweep of {name}": tiers.get(name).sweep() for name in ("ci", "laptop")
 }
-"""The recipes of which the tables speak; the full size of laptop was not tried."""
+"""The recipes of which the tables speak."""
 
 
 @pytest.mark.parametrize("which", CHOSEN)

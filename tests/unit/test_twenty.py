@@ -21,6 +21,7 @@ from kalavai_helpers import (
     routing,
     teams,
     tiers,
+    twenty,
 )
 from kalavai_helpers.__main__ import LEFT, main
 from kalavai_helpers.twenty import Study, Team
@@ -79,8 +80,9 @@ def study(llama, colour_folder, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         # In this process: the workers of another would load the published checkpoint.
-        patch.setattr(parallel, "side_by_side", lambda tasks: [task() for task in tasks])
+        patch.setattr(parallel, "as_done", lambda tasks: ((i, t()) for i, t in enumerate(tasks)))
         patch.setattr(checkpoints, "load", lambda tier: base)
+        patch.setattr(twenty, "TOGETHER", 2)  # so that a reading has several pieces
         patch.setattr(checkpoints, "tokenizer", lambda tier: tokenizer)
         patch.setattr(checkpoints, "described", lambda tier: {"name": "a tiny Llama"})
         patch.setenv("KALAVAI_STORE", str(home / "store"))
