@@ -136,11 +136,10 @@ class Study:
         return gain_rules.apart(self.judged, rule, rival, self.n)
 
     def protocol(self) -> str:
-        """What intervals over specialists rest on, for records."""
+        """What was asked, for records; their intervals are over specialists."""
         return (
-            f"{len(self.found.table)} subsets of 2 to {self.n // 2} specialists, every size alike, "
-            f"evidence router; interval over {self.n} specialists of one base, from "
-            f"{2 * len(self.halves)} halves"
+            f"{len(self.found.table)} subsets of 2 to {self.n // 2} specialists of one base, every "
+            f"size alike, evidence router, {2 * len(self.halves)} halves"
         )
 
 
@@ -253,6 +252,12 @@ def counted(study: Study) -> dict[str, tuple[float, str]]:
     return {name: entry for name, entry in found.items() if not np.isnan(entry[0])}
 
 
+def alone(explained: pd.DataFrame, predictor: str, n: int) -> Estimate:
+    """What :func:`gain_rules.explained` says a predictor explains by itself, of n specialists."""
+    row = explained.loc[predictor]
+    return Estimate(row["alone"], row["alone_low"], row["alone_high"], "specialists", n)
+
+
 def conversion_correlation(study: Study) -> Estimate:
     """Correlation of gain/divergence with the logarithm of the base's mean perplexity.
 
@@ -281,12 +286,15 @@ def conditions(study: Study) -> Conditions:
     return subset_conditions.measure(study.ledger, sets)
 
 
-def english(kept: Kept) -> dict[str, Estimate]:
-    """Gain and divergence of the main experiment's cooperative, by specialists of several seeds."""
+def english(kept: Kept) -> tuple[list[int], Numbers]:
+    """The main experiment's cooperative: the seeds that were recorded, and what is said of it."""
+    recorded = {team["name"] for team in kept.about["teams"]}
+    teams = [team for team in ENGLISH if team.name in recorded]
     held = kept.parts["heldout"]
-    return subset_conditions.of_seeds(
-        [kept_runs.view(held, "heldout", team)[0] for team in ENGLISH]
-    )
+    ledgers = [kept_runs.view(held, "heldout", team)[0] for team in teams]
+    found = subset_conditions.of_seeds(ledgers)
+    numbers = {f"english_{name}": (value, "%") for name, value in found.items()}
+    return [team.seed for team in teams], numbers
 
 
 def told(study: Study, rules: Sequence[str], per_size: int = 12) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from kalavai_helpers import (
     kept_runs,
     parallel,
     subset_study,
+    subsets,
     teams,
     tiers,
 )
@@ -43,14 +44,15 @@ def test_rules_are_judged_on_what_a_half_can_hold_and_larger_ones_are_measured_t
     assert found.found.table["n"].max() == len(DOMAINS) // 2
     assert found.whole.table["n"].max() == len(DOMAINS)
     assert set(found.accounts.table["n"]) == set(range(2, len(DOMAINS) + 1))
-    assert f"{len(DOMAINS)} specialists of one base, from 30 halves" in found.protocol()
+    assert found.protocol().startswith(f"{len(found.found.table)} subsets of 2 to 4 specialists")
+    assert "30 halves" in found.protocol()
 
 
 def test_every_estimate_is_finite_and_lies_in_its_interval(found):
     numbers = subset_study.over_subsets(found)
     for name, (value, _) in numbers.items():
         assert np.isfinite([value.value, value.low, value.high]).all(), name
-        assert value.low - 1e-9 <= value.value <= value.high + 1e-9, name
+        assert value.low <= value.value <= value.high, name
         assert value.units == len(DOMAINS), name
     net = numbers["mixing_bonus"][0].value - numbers["routing_regret"][0].value
     accounts = found.accounts.table.query("n <= 4")
@@ -151,5 +153,12 @@ def test_a_recorded_ledger_is_read_for_its_first_team(tmp_path, monkeypatch):
     whole = growth.loc[20]
     assert whole["gain"] == pytest.approx(conditions.value["gain"][-1])
     assert whole["gain"] == pytest.approx(whole["oracle"] - whole["regret"] + whole["bonus"])
-    english = subset_study.english(kept)
-    assert english["gain"].over.endswith("3 seeds")
+    seeds, english = subset_study.english(kept)
+    assert seeds == [42, 137, 2026]
+    assert english["english_gain"][0].over == "sources and 3 seeds"
+    kept.about["teams"] = [team for team in kept.about["teams"] if team["seed"] == 42]
+    seeds, english = subset_study.english(kept)
+    assert seeds == [42]
+    part = kept_runs.view(kept.parts["heldout"], "heldout", kept_runs.team("english"))[0]
+    alone = subsets.cooperative(part, part.experts)
+    assert english["english_gain"][0].value == pytest.approx(alone["gain"].value)
