@@ -61,7 +61,7 @@ def of_own(base: np.ndarray, own: np.ndarray) -> dict[str, float]:
         n, one_over_n; divergence (mean over domains, %), divergence_spread (standard deviation, pp),
         shared_divergence = (1 − 1/N) · divergence; base (mean loss, nats/token); reduction (of the
         mean loss by the own specialists, %); strongest (share of what the specialists save at home
-        that the strongest one saves); at_home (%): what the oracle would gain over the best
+        that the strongest one saves, 1 where nobody saves anything); at_home (%): what the oracle would gain over the best
         specialist if abroad every specialist were the base, neither better nor worse.
     """
     n, saved = len(base), base - own
@@ -76,7 +76,7 @@ def of_own(base: np.ndarray, own: np.ndarray) -> dict[str, float]:
         "shared_divergence": float((1 - 1 / n) * divergence.mean()),
         "base": float(base.mean()),
         "reduction": float(100 * saved.sum() / base.sum()),
-        "strongest": float(gained.max() / gained.sum()) if gained.any() else np.nan,
+        "strongest": float(gained.max() / gained.sum()) if gained.any() else 1.0,
         "at_home": float(100 * (best - own.mean()) / best),
     }
 

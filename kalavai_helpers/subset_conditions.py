@@ -190,7 +190,7 @@ def covered(six: Conditions, home: Sequence[str], other: str) -> Estimate:
         there = np.stack([table.by_group(name, weights)[..., at] for name in home])
         return (100 * (base - there) / base).min(0)
 
-    return replace(table.interval(statistic), units=table.units()[other])
+    return replace(table.interval(statistic), over="sources", units=table.units()[other])
 
 
 def numbers(measured: Conditions, printed: gain_rules.Plane) -> dict[str, tuple[Estimate, str]]:
@@ -283,7 +283,9 @@ def of_seeds(ledgers: Sequence[Ledger]) -> dict[str, Estimate]:
         by_model = {m: tables[run].by_group(m, weights) for m in models}
         return _measures(by_model, tables[run].groups, FUSED, domains)[measure]
 
-    return {
+    found = {
         name: over_runs(tables, lambda run, weights, m=name: value(run, weights, m))
         for name in ("gain", "divergence")
     }
+    # A document that is a source of its own is counted as one.
+    return {k: replace(v, over=v.over.replace("documents", "sources")) for k, v in found.items()}

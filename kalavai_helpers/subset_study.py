@@ -6,7 +6,7 @@ What chapter 6 shows of :mod:`subsets`, :mod:`gain_rules` and :mod:`subset_condi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ OWN_LOSSES = ("mean gain", PRINTED, REFITTED, "at home", "short rule")
 """Short rules that ask what base and specialists lose on each specialist's own domain, or less."""
 LOSSES_ABROAD = ("short rule, with losses abroad", "oracle gain")
 """Short rules that ask what every specialist loses on every domain."""
+FIXED = (PRINTED, "at home", "oracle gain")
+"""Rules that are found on nothing here."""
 WORDS = {
     "divergence": "divergence",
     "shared_divergence": "(1 − 1/N) · divergence",
@@ -46,6 +48,7 @@ WORDS = {
     "strongest": "share of the strongest specialist",
     "base": "loss of the base",
     "transfer": "transfer",
+    "best_over_base": "gain of the best specialist over the base",
     "over_average": "oracle gain over the average specialist",
     "oracle": "oracle gain",
 }
@@ -133,11 +136,10 @@ class Study:
         return gain_rules.apart(self.judged, rule, rival, self.n)
 
     def protocol(self) -> str:
-        """What intervals over specialists rest on, for records."""
+        """What was asked, for records; their intervals are over specialists."""
         return (
-            f"{len(self.found.table)} subsets of 2 to {self.n // 2} specialists, every size alike, "
-            f"evidence router; interval over {self.n} specialists of one base, from "
-            f"{2 * len(self.halves)} halves"
+            f"{len(self.found.table)} subsets of 2 to {self.n // 2} specialists of one base, every "
+            f"size alike, evidence router, {2 * len(self.halves)} halves"
         )
 
 
@@ -250,6 +252,12 @@ def counted(study: Study) -> dict[str, tuple[float, str]]:
     return {name: entry for name, entry in found.items() if not np.isnan(entry[0])}
 
 
+def alone(explained: pd.DataFrame, predictor: str, n: int) -> Estimate:
+    """What :func:`gain_rules.explained` says a predictor explains by itself, of n specialists."""
+    row = explained.loc[predictor]
+    return Estimate(row["alone"], row["alone_low"], row["alone_high"], "specialists", n)
+
+
 def conversion_correlation(study: Study) -> Estimate:
     """Correlation of gain/divergence with the logarithm of the base's mean perplexity.
 
@@ -278,12 +286,15 @@ def conditions(study: Study) -> Conditions:
     return subset_conditions.measure(study.ledger, sets)
 
 
-def english(kept: Kept) -> dict[str, Estimate]:
-    """Gain and divergence of the main experiment's cooperative, by specialists of several seeds."""
+def english(kept: Kept) -> tuple[list[int], Numbers]:
+    """The main experiment's cooperative: the seeds that were recorded, and what is said of it."""
+    recorded = {team["name"] for team in kept.about["teams"]}
+    teams = [team for team in ENGLISH if team.name in recorded]
     held = kept.parts["heldout"]
-    return subset_conditions.of_seeds(
-        [kept_runs.view(held, "heldout", team)[0] for team in ENGLISH]
-    )
+    ledgers = [kept_runs.view(held, "heldout", team)[0] for team in teams]
+    found = subset_conditions.of_seeds(ledgers)
+    numbers = {f"english_{name}": (value, "%") for name, value in found.items()}
+    return [team.seed for team in teams], numbers
 
 
 def told(study: Study, rules: Sequence[str], per_size: int = 12) -> pd.DataFrame:
@@ -294,8 +305,10 @@ def told(study: Study, rules: Sequence[str], per_size: int = 12) -> pd.DataFrame
     One row a subset: domains, n, best, divergence, gain (%), and a column a rule (%), the mean
     over the halvings.
     """
-    shown = subsets.thinned(study.found, per_size)
-    gains = gain_rules.told_by_others(*study.on, rules)
+    gains = gain_rules.told_by_others(*study.on, rules).dropna()
+    # A pair that no half held has been told by none.
+    there = replace(study.found, table=study.found.table.loc[gains.index])
+    shown = subsets.thinned(there, per_size)
     known = shown[["domains", "n", "best", "divergence", "gain"]]
     return known.join(gains.loc[shown.index])
 

@@ -221,9 +221,13 @@ def over_specialists(
 def mean(subsets: Subsets, halves: np.ndarray, values: np.ndarray) -> Estimate:
     """Mean of values (S,) of subsets of :func:`up_to_half`, every size alike."""
     sizes = subsets.members.sum(1)
-    return over_specialists(
-        subsets, halves, lambda rows: float(gain_rules.shares(sizes[rows]) @ values[rows])
-    )
+
+    def weighted(rows: np.ndarray) -> float:
+        own = values[rows]
+        # Rounding puts no mean beyond its values: a share of all is 100 %.
+        return float(np.clip(gain_rules.shares(sizes[rows]) @ own, own.min(), own.max()))
+
+    return over_specialists(subsets, halves, weighted)
 
 
 def growth(

@@ -53,6 +53,15 @@ def test_what_is_known_of_a_cooperative_is_what_its_losses_say():
     assert known == pytest.approx(expected)
 
 
+def test_specialists_that_save_nothing_at_home_leave_every_predictor_a_number():
+    """A short training can leave the base ahead; a rule must not be lost over it."""
+    base = np.array([2.0, 3.0])
+    known = gain_rules.of_matrix(base, base[None] + np.array([[0.1, 0.2], [0.3, 0.1]]))
+    assert known["strongest"] == 1
+    assert known["divergence"] < 0
+    assert np.isfinite(list(known.values())).all()
+
+
 def test_a_plane_is_found_again_and_sizes_have_equal_shares():
     table, _, _ = cooperatives()
     table["gain"] = 1 + 2 * table["divergence"] - 3 * table["one_over_n"]

@@ -13,6 +13,7 @@ from kalavai_helpers import (
     kept_runs,
     parallel,
     subset_study,
+    subsets,
     teams,
     tiers,
 )
@@ -43,7 +44,8 @@ def test_rules_are_judged_on_what_a_half_can_hold_and_larger_ones_are_measured_t
     assert found.found.table["n"].max() == len(DOMAINS) // 2
     assert found.whole.table["n"].max() == len(DOMAINS)
     assert set(found.accounts.table["n"]) == set(range(2, len(DOMAINS) + 1))
-    assert f"{len(DOMAINS)} specialists of one base, from 30 halves" in found.protocol()
+    assert found.protocol().startswith(f"{len(found.found.table)} subsets of 2 to 4 specialists")
+    assert "30 halves" in found.protocol()
 
 
 def test_every_estimate_is_finite_and_lies_in_its_interval(found):
@@ -129,6 +131,7 @@ def test_a_rule_is_said_as_a_formula(plane, said):
 
 def test_every_rule_has_words():
     forms = {**gain_rules.OWN, **gain_rules.MATRIX}
+    assert set(subset_study.WORDS) == {*gain_rules.ALL_MATRIX, "shared_divergence"}
     for name, names in forms.items():
         plane = Plane(name, names, (0.5,) * len(names), 1.0)
         assert subset_study.in_words(plane).count("×") == len(names)
@@ -150,5 +153,12 @@ def test_a_recorded_ledger_is_read_for_its_first_team(tmp_path, monkeypatch):
     whole = growth.loc[20]
     assert whole["gain"] == pytest.approx(conditions.value["gain"][-1])
     assert whole["gain"] == pytest.approx(whole["oracle"] - whole["regret"] + whole["bonus"])
-    english = subset_study.english(kept)
-    assert english["gain"].over.endswith("3 seeds")
+    seeds, english = subset_study.english(kept)
+    assert seeds == [42, 137, 2026]
+    assert english["english_gain"][0].over == "sources and 3 seeds"
+    kept.about["teams"] = [team for team in kept.about["teams"] if team["seed"] == 42]
+    seeds, english = subset_study.english(kept)
+    assert seeds == [42]
+    part = kept_runs.view(kept.parts["heldout"], "heldout", kept_runs.team("english"))[0]
+    alone = subsets.cooperative(part, part.experts)
+    assert english["english_gain"][0].value == pytest.approx(alone["gain"].value)
