@@ -220,6 +220,23 @@ def worth(
     return found
 
 
+def leave_one_out(ledger: Ledger, router: Router | None = None) -> dict[str, Estimate]:
+    """What is lost when one member leaves and all others stay, nats/token, by member.
+
+    What :func:`worth` tells of it, at the price of one fused model a member: for many members.
+    """
+    everybody = frozenset(ledger.experts)
+    rest = {name: everybody - {name} for name in ledger.experts}
+    table = _fused(ledger, [everybody, *rest.values()], router, always=(BASE,))
+    whole = _key(everybody)
+    return {
+        name: table.interval(
+            lambda w, key=_key(others): table.equal_weight(key, w) - table.equal_weight(whole, w)
+        )
+        for name, others in rest.items()
+    }
+
+
 def _fused(
     ledger: Ledger,
     coalitions: Iterable[Coalition],
