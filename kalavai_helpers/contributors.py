@@ -118,4 +118,3 @@ def beside(results: Results, found: pd.DataFrame, router: str = "pooled") -> pd.
         ),
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["here", "released, 1B"])
-

@@ -85,9 +85,7 @@ class Results:
 
     def over_base(self, method: str) -> Estimate:
         """Gain over the base, %."""
-        return self.over(
-            lambda r, w: 100 * (1 - self.equal(r, method, w) / self.equal(r, BASE, w))
-        )
+        return self.over(lambda r, w: 100 * (1 - self.equal(r, method, w) / self.equal(r, BASE, w)))
 
     def ahead(self, method: str, rival: str) -> Estimate:
         """Gain over the best specialist minus that of a rival, pp."""
@@ -103,7 +101,9 @@ class Results:
 
     def spread(self, method: str) -> float:
         """Standard deviation of the gain over runs, pp; 0 for one run."""
-        each = [100 * float(1 - self.equal(r, method, None) / self.best(r, None)) for r in self._runs]
+        each = [
+            100 * float(1 - self.equal(r, method, None) / self.best(r, None)) for r in self._runs
+        ]
         return float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
 
     def divergences(self) -> dict[str, Estimate]:
@@ -174,6 +174,17 @@ class Results:
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
         return table.sort_values("loss", ascending=False)
 
+    def terms(self, name: str) -> dict[str, Estimate]:
+        """Exact terms of the gain of a fused model, by the names of :data:`TERMS`."""
+        drawn = _DRAWN.format(name)
+        found = (
+            self.gain(ORACLE),
+            self._share(drawn, ORACLE),
+            self._share(drawn, name),
+            self.gain(name),
+        )
+        return dict(zip(TERMS, found, strict=True))
+
     def accounting(self) -> pd.DataFrame:
         """Exact terms of the gain of each fused model, % of the best specialist's loss.
 
@@ -182,16 +193,7 @@ class Results:
         One row a fused model: :data:`TERMS` with the ends ``_low`` and ``_high`` of their
         intervals; see :class:`evaluation.Accounting`.
         """
-        rows = {}
-        for name in self.fused:
-            drawn = _DRAWN.format(name)
-            terms = (
-                self.gain(ORACLE),
-                self._share(drawn, ORACLE),
-                self._share(drawn, name),
-                self.gain(name),
-            )
-            rows[name] = gain_rules.columns(**dict(zip(TERMS, terms, strict=True)))
+        rows = {name: gain_rules.columns(**self.terms(name)) for name in self.fused}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("router")
 
     @property

@@ -228,12 +228,12 @@ def leave_one_out(ledger: Ledger, router: Router | None = None) -> dict[str, Est
     everybody = frozenset(ledger.experts)
     rest = {name: everybody - {name} for name in ledger.experts}
     table = _fused(ledger, [everybody, *rest.values()], router, always=(BASE,))
-    whole = _key(everybody)
+    whole, keys = _key(everybody), {name: _key(others) for name, others in rest.items()}
     return {
         name: table.interval(
-            lambda w, key=_key(others): table.equal_weight(key, w) - table.equal_weight(whole, w)
+            lambda w, key=key: table.equal_weight(key, w) - table.equal_weight(whole, w)
         )
-        for name, others in rest.items()
+        for name, key in keys.items()
     }
 
 
@@ -255,7 +255,8 @@ def _fused(
 
 
 def _key(coalition: Coalition) -> str:
-    return "+".join(sorted(coalition)) or "nobody"
+    # No model's name: a lone member is a coalition, and a model of the ledger besides.
+    return f"coalition of {'+'.join(sorted(coalition)) or 'nobody'}"
 
 
 def _coalitions(experts: tuple[str, ...]) -> Iterator[Coalition]:

@@ -36,7 +36,8 @@ def measure(ledger: Ledger, gates: torch.Tensor, epsilons: Sequence[float]) -> p
         largest promised change of a probability, ``change`` and ``mean_change``, the largest and
         the mean change of that of the word that came; ``excess``, the largest change beyond the
         promise of its own token, negative where all are kept; ``loss``, nats/token, and
-        ``loss_change``, % of the loss with everybody, with its interval (``_low``, ``_high``).
+        ``loss_change``, % of the loss with everybody, with its interval (``_low``, ``_high``) over
+        so many ``sources``.
     """
     corpora.require_role(ledger.role, "heldout", "Measuring the ε-contract")
     gates, experts = gates.double(), ledger.expert_log_probs
@@ -47,6 +48,7 @@ def measure(ledger: Ledger, gates: torch.Tensor, epsilons: Sequence[float]) -> p
         bound = sparse.bound(gates, keep)
         left = gates * keep / (1 - bound)[:, None]
         said = fuse_log_probs(left, experts)
+        loss_change = _loss_change(ledger, dense, said)
         change = (said.exp() - dense.exp()).abs()
         rows[epsilon] = {
             "asked": float(keep.sum(1).double().mean()),
@@ -56,7 +58,8 @@ def measure(ledger: Ledger, gates: torch.Tensor, epsilons: Sequence[float]) -> p
             "mean_change": float(change.mean()),
             "excess": float((change - bound).max()),
             "loss": -float(said.mean()),
-            **columns(loss_change=_loss_change(ledger, dense, said)),
+            **columns(loss_change=loss_change),
+            "sources": loss_change.units,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("epsilon")
 

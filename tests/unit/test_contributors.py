@@ -73,7 +73,9 @@ def test_the_released_twenty_are_as_released(run, results):
         ("gain over the best specialist", "improvement_vs_spec"),
         ("gain over the base", "improvement_vs_base"),
     ):
-        assert column[row] == pytest.approx(published.value(f"{RELEASED}/{name}/s42/corr"), abs=0.01)
+        assert column[row] == pytest.approx(
+            published.value(f"{RELEASED}/{name}/s42/corr"), abs=0.01
+        )
     assert column["mean divergence"] == pytest.approx(
         published.value(f"{RELEASED}/mean_divergence/s42/corr"), abs=0.01
     )

@@ -113,9 +113,7 @@ def test_losses_at_home_and_abroad_are_those_of_the_matrix(runs, results):
 
 def test_differences_of_methods_are_taken_on_the_same_text(results):
     gap = results.above("evidence", "linear")
-    assert gap.value == pytest.approx(
-        results.loss("evidence").value - results.loss("linear").value
-    )
+    assert gap.value == pytest.approx(results.loss("evidence").value - results.loss("linear").value)
     assert results.above("evidence", "evidence").high == 0
     ahead = results.ahead("evidence", "linear")
     gains = [results.gain(name).value for name in ("evidence", "linear")]
