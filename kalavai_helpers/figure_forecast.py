@@ -75,6 +75,78 @@ def line_and_points(
     return fig
 
 
+def told(ways: Mapping[str, Sequence[Mapping[str, Any]]], unit: str, title: str = "") -> go.Figure:
+    """Draw what several rules tell against what was measured, one rule at a time.
+
+    All rules are drawn on the same axes, so that their errors can be compared by eye.
+
+    Parameters
+    ----------
+    ways
+        Rule → groups of points, the same for every rule: mappings with ``name``, ``measured``,
+        ``told`` and ``labels`` (shown on hover), of one length. The first group is the crowd behind
+        the others. What a rule cannot tell is NaN and left out.
+    unit
+        Of all values, for the axis titles.
+
+    Raises
+    ------
+    ValueError
+        If the lengths of a group differ.
+    """
+    fig = go.Figure()
+    spans = []
+    for number, (rule, groups) in enumerate(ways.items()):
+        for index, group in enumerate(groups):
+            x, y = (np.asarray(group[part], dtype=float) for part in ("measured", "told"))
+            if not len(x) == len(y) == len(group["labels"]):
+                raise ValueError(
+                    f"{rule!r}, {group['name']!r}: measured, told and labels differ in length"
+                )
+            there = ~np.isnan(y)
+            spans += [x, y[there]]
+            crowd = index == 0
+            fig.add_scatter(
+                x=x[there].astype(np.float32),
+                y=y[there].astype(np.float32),
+                name=group["name"],
+                visible=number == 0,
+                text=[label for label, kept in zip(group["labels"], there, strict=True) if kept],
+                mode="markers",
+                marker={
+                    "size": 6 if crowd else 11,
+                    "opacity": 0.6 if crowd else 1,
+                    "symbol": SYMBOLS[index % len(SYMBOLS)],
+                    "color": NEUTRAL if crowd else colour_of(group["name"], index),
+                },
+                hovertemplate="%{text}<br>measured %{x:+.2f}<br>told %{y:+.2f}<extra></extra>",
+            )
+    every = np.concatenate(spans)
+    edge = 0.03 * np.ptp(every)
+    bounds = [float(every.min() - edge), float(every.max() + edge)]
+    fig.add_scatter(
+        x=bounds,
+        y=bounds,
+        mode="lines",
+        name="told = measured",
+        line={"color": NEUTRAL, "dash": "dash", "width": 1.5},
+        hoverinfo="skip",
+    )
+    of_rule = [rule for rule, groups in ways.items() for _ in groups]
+    buttons = [
+        {
+            "label": rule,
+            "method": "update",
+            "args": [{"visible": [owner == rule for owner in of_rule] + [True]}],
+        }
+        for rule in ways
+    ]
+    styled(fig, title, showlegend=True, updatemenus=[menu(buttons, gap=8)], margin_t=70)
+    fig.update_xaxes(title_text=f"measured gain, {unit}", nticks=6, zeroline=False, range=bounds)
+    fig.update_yaxes(title_text=f"told gain, {unit}", nticks=6, zeroline=False, range=bounds)
+    return fig
+
+
 def predicted(
     measured: Sequence[float],
     ways: Mapping[str, Mapping[str, Sequence[float]]],

@@ -134,12 +134,22 @@ def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> E
     The two may have been read by different protocols: then the number compares different text.
     Resamples that leave one of them nothing to read are left out.
     """
+    return _over_documents(ledger, lambda w: 100 * (1 - model(w) / reference(w)))
 
-    def statistic(weights: np.ndarray | None) -> np.ndarray:
-        found = 100 * (1 - model(weights) / reference(weights))
+
+def lead_pct(ledger: Ledger, reference: Statistic, model: Statistic, other: Statistic) -> Estimate:
+    """By how much one model improves more on a reference than another, pp; see `improvement_pct`."""
+    return _over_documents(ledger, lambda w: 100 * (other(w) - model(w)) / reference(w))
+
+
+def _over_documents(ledger: Ledger, statistic: Statistic) -> Estimate:
+    """A statistic with its interval over the resamples in which it is a number."""
+
+    def readable(weights: np.ndarray | None) -> np.ndarray:
+        found = statistic(weights)
         return found if weights is None else found[np.isfinite(found)]
 
-    return _documents(ledger).interval(statistic)
+    return _documents(ledger).interval(readable)
 
 
 def _documents(ledger: Ledger) -> Losses:

@@ -41,7 +41,7 @@ _LEVELS = {
     ),
     Level.PRETRAINED: (
         "pretrained model",
-        "the protocol on a language model that other people trained and use, real text",
+        "the protocol on real text, with a language model that other people trained and use",
     ),
     Level.SMALL: (
         "small models",
