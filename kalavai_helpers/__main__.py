@@ -69,12 +69,6 @@ def parser() -> argparse.ArgumentParser:
     keep.add_argument("--fused", action="store_true", help="keep the fused model as well")
     keep.set_defaults(act=_record)
 
-    sides = commands.add_parser(
-        "keep", help="keep what chapters compute from the recorded ledger, for later runs to equal"
-    )
-    sides.add_argument("--tier", default="ci", help="size of the chapters' own run (default: ci)")
-    sides.set_defaults(act=_keep)
-
     expect = commands.add_parser("expect", help="measure the spread over seeds, for CI to compare")
     expect.add_argument("--tier", default="ci")
     expect.add_argument("--chapter", nargs="+", metavar="NAME", help="only these (default: all)")
@@ -191,20 +185,6 @@ def _record_twenty(tier: "Tier", corpora: str, minutes: float | None) -> int:
         print("Run the same command again to go on.")
         return LEFT
     print(f"{kept_ledger.folder(tier.name)} is complete")
-    return 0
-
-
-def _keep(options: argparse.Namespace) -> int:
-    from kalavai_helpers import execute, recorded
-
-    results = execute.execute(None, options.tier)
-    failed = [result for result in results if result.status == "failed"]
-    for result in failed:
-        print(f"error: {result.error}", file=sys.stderr)
-    if failed:
-        return 1
-    for path in recorded.keep_sides([one.chapter for one in results], built=options.tier):
-        print(f"{path.relative_to(artifacts.project_root())} written")
     return 0
 
 

@@ -110,15 +110,14 @@ def summary(found: Sequence[Finding]) -> list[tuple[str, str]]:
         if not words:
             continue
         judged = sum(n for word, n in words.items() if word)
-        bases = dict.fromkeys(one.checkpoint for one in best if one is not None and one.checkpoint)
-        base = f", here {' and '.join(bases)}" if bases else ""
-        counts = f", {_counts(words, verdicts.RUN)}" if judged else ""
-        text = f"{level.meaning}{base}: {_many(judged, 'statement')} tried{counts}"
+        text = (
+            f"{level.meaning}: {_many(judged, 'statement')} tried, {_counts(words, verdicts.RUN)}"
+        )
         if words[None]:
             text += f"; {_many(words[None], 'published number')} with ours beside, no verdict"
         parts.append((f"What was seen: {level.title}", f"{text}."))
     absent = [level for level in sorted(Level, reverse=True) if not _ran(found, level)]
-    text = "".join(f"no run is of level {level.title} ({level.meaning}); " for level in absent)
+    text = "".join(f"nothing ran as {level.title} ({level.meaning}); " for level in absent)
     open_ = sum(one.run in (None, Word.UNCLEAR, Word.NOT_AT_THIS_SIZE) for one in found)
     parts.append(
         (

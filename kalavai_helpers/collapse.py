@@ -57,14 +57,14 @@ CONDITIONS = (
 class Fit:
     """One router fitted from one seed, and what it does on the held-out tokens.
 
-    ``router`` is None where its gates alone were recorded. ``looks`` (S, D, N): mean gate of expert
-    i on held-out text of domain d, at the steps of ``pooled_fit.LOOKS`` and at the end; ``fused``:
-    log-probabilities and gates on the ledger's tokens.
+    ``looks`` (S, D, N): mean gate of expert i on held-out text of domain d, at the steps of
+    ``pooled_fit.LOOKS`` and at the end; ``fused``: log-probabilities and gates on the ledger's
+    tokens.
     """
 
     condition: str
     seed: int
-    router: PooledRouter | None
+    router: PooledRouter
     looks: np.ndarray
     fused: Fused
 

@@ -6,7 +6,7 @@ that classifier, its accuracy, and dispatch beside routing on the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,53 +155,15 @@ def accuracy(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def mistakes(ledger: Ledger, classifier: Pipeline) -> pd.DataFrame:
-    """What becomes of each domain's held-out documents, and what its errors cost.
-
-    Returns
-    -------
-    One row a domain, the least right first: right (share of its documents in [0, 1]), taken_for
-    (the domain that most of the others are given to, empty where there are none) and cost
-    (nats/token that its documents lose against their own specialist, negative where the wrong one
-    is the better one).
-    """
-    import pandas as pd
-
-    corpora.require_role(ledger.role, "heldout", "The accuracy of a classifier")
-    named = classifier.predict(pooled(ledger, ledger.document)[0])
-    table = evaluation.losses(
-        ledger,
-        {
-            "named": evaluation.dispatch(ledger, gates(ledger, classifier)),
-            "own": evaluation.dispatch(ledger, own_gates(ledger)),
-        },
-    )
-    cost = table.by_group("named") - table.by_group("own")
-    rows = {}
-    for index, domain in enumerate(ledger.groups):
-        given = np.bincount(named[table.group == index], minlength=len(ledger.experts))
-        wrong = np.where(np.arange(len(given)) == index, 0, given)
-        rows[domain] = {
-            "right": given[index] / given.sum(),
-            "taken_for": ledger.experts[int(wrong.argmax())] if wrong.any() else "",
-            "cost": cost[index],
-        }
-    return pd.DataFrame(rows).T.infer_objects().sort_values("right", kind="stable")
-
-
-def difference(
-    tables: Sequence[Losses], method: str, other: str, *groups: str, one_base: bool = False
-) -> Estimate:
+def difference(tables: Sequence[Losses], method: str, other: str, *groups: str) -> Estimate:
     """Loss of one method minus another's on the same tokens, nats/token, mean over runs.
 
     Parameters
     ----------
     tables
-        One a run.
+        One a run, each of a base of its own (see :func:`losses.over_runs`).
     groups
         Groups of documents that the mean is taken over; none named: all.
-    one_base
-        All runs started from one base; else each from its own (see :func:`losses.over_runs`).
     """
     columns = [tables[0].groups.index(group) for group in groups or tables[0].groups]
 
@@ -210,22 +172,18 @@ def difference(
         gap = table.by_group(method, weights) - table.by_group(other, weights)
         return gap[..., columns].mean(-1)
 
-    return over_runs(tables, statistic, None if one_base else range(len(tables)))
+    return over_runs(tables, statistic, range(len(tables)))
 
 
-def compare(
-    tables: Sequence[Losses], methods: dict[str, str], *, one_base: bool = False
-) -> pd.DataFrame:
+def compare(tables: Sequence[Losses], methods: dict[str, str]) -> pd.DataFrame:
     """Equal-weight loss of methods and improvement over the base, mean over runs with intervals.
 
     Parameters
     ----------
     tables
-        One a run.
+        One a run, each of a base of its own (see :func:`losses.over_runs`).
     methods
         Label of a row → name in the tables.
-    one_base
-        All runs started from one base; else each from its own (see :func:`losses.over_runs`).
 
     Returns
     -------
@@ -233,7 +191,7 @@ def compare(
     """
     import pandas as pd
 
-    bases, rows = None if one_base else range(len(tables)), {}
+    bases, rows = range(len(tables)), {}
     for label, name in methods.items():
 
         def loss(run: int, weights: Weights, name: str = name) -> np.ndarray:
@@ -266,6 +224,7 @@ class Dispatcher:
     Both are fitted on the ``router`` documents, which no specialist trained on.
     """
 
+    cooperative: Cooperative
     classifier: Pipeline
     linear: routing.LinearRouter
 
@@ -273,7 +232,7 @@ class Dispatcher:
     def of(cls, cooperative: Cooperative) -> Dispatcher:
         """Fit both, training what is missing of the cooperative."""
         fitting = ledgers.build(cooperative, "router")
-        return cls(fit(fitting), routing.fit_linear(fitting))
+        return cls(cooperative, fit(fitting), routing.fit_linear(fitting))
 
     def fuse(self, ledger: Ledger) -> dict[str, Fused]:
         """Dispatch and routing, hard and soft, on a ledger's tokens.
@@ -296,18 +255,9 @@ class Dispatcher:
             fused["label"] = hard(ledger, own_gates(ledger))
         return fused
 
-    def losses(
-        self, ledger: Ledger, first: int = 32, others: Mapping[str, Fused] | None = None
-    ) -> Losses:
-        """Losses of all of :meth:`fuse`, of ``classifier, first K`` (:func:`early`) and oracles.
-
-        Parameters
-        ----------
-        others
-            Further ways to fuse on the ledger's tokens, by name.
-        """
-        fused = {**(others or {}), **self.fuse(ledger)}
-        found = {name: entry.log_probs for name, entry in fused.items()}
+    def losses(self, ledger: Ledger, first: int = 32) -> Losses:
+        """Losses of all of :meth:`fuse`, of ``classifier, first K`` (:func:`early`) and oracles."""
+        found = {name: entry.log_probs for name, entry in self.fuse(ledger).items()}
         found[f"classifier, first {first}"] = early(ledger, self.classifier, first)
         return evaluation.losses(ledger, found)
 
@@ -348,8 +298,7 @@ def references(
     Returns
     -------
     Rows ``same text``, ``published choice`` and each group alone; columns base_loss
-    (nats/token), dispatch and fused (%) and gap (the second minus the first, pp), these three with
-    ``_low`` and ``_high``.
+    (nats/token), dispatch and fused (%), both with ``_low`` and ``_high``.
     """
     import pandas as pd
 
@@ -369,13 +318,12 @@ def references(
     for name, (of_base, of_dispatch, of_fused) in choices.items():
         base = protocols.loss(ledger, ledger.column(BASE), of_base)
         row = {"base_loss": float(base(None))}
-        alone = protocols.loss(ledger, dispatched, of_dispatch)
-        together = protocols.loss(ledger, fused, of_fused, fused=True)
-        for column, found in {
-            "dispatch": protocols.improvement_pct(ledger, base, alone),
-            "fused": protocols.improvement_pct(ledger, base, together),
-            "gap": protocols.lead_pct(ledger, base, together, alone),
-        }.items():
-            row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+        for model, log_probs, how in (
+            ("dispatch", dispatched, of_dispatch),
+            ("fused", fused, of_fused),
+        ):
+            read = protocols.loss(ledger, log_probs, how, fused=model == "fused")
+            found = protocols.improvement_pct(ledger, base, read)
+            row |= {model: found.value, f"{model}_low": found.low, f"{model}_high": found.high}
         rows[name] = row
     return pd.DataFrame(rows).T.rename_axis("the base is measured on")

@@ -255,15 +255,13 @@ def bits_per_byte(ledger: Ledger, log_probs: torch.Tensor) -> float:
     return float(np.mean(bits / (ledger.n_bytes.numpy() @ member)))
 
 
-def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]], *, one_base: bool = False) -> Estimate:
-    """Share of tokens in [0, 1] for which a condition holds, mean over runs.
+def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]]) -> Estimate:
+    """Share of tokens in [0, 1] for which a condition holds, mean over runs of a base each.
 
     Parameters
     ----------
     runs
         One (ledger, condition (n,)) a run, all on the same tokens.
-    one_base
-        All runs started from one base; else each from its own (see :func:`losses.over_runs`).
     """
     tables = [losses(ledger, {"chosen": -chosen.double()}) for ledger, chosen in runs]
     everything = np.ones(len(tables[0].tokens))
@@ -272,7 +270,7 @@ def token_share(runs: Sequence[tuple[Ledger, torch.Tensor]], *, one_base: bool =
         weights = everything if weights is None else weights
         return weights @ tables[run].sums["chosen"] / (weights @ tables[run].tokens)
 
-    return over_runs(tables, statistic, None if one_base else range(len(tables)))
+    return over_runs(tables, statistic, range(len(tables)))
 
 
 def switches(gates: np.ndarray | torch.Tensor) -> int:

@@ -22,7 +22,6 @@ from kalavai_helpers.figure_style import (
 )
 
 PRINTED_TOKENS = 16  # more printed numbers would touch each other on a phone
-PRINTED_DOMAINS = 8  # the same of printed losses
 
 
 def loss_matrix(
@@ -50,8 +49,7 @@ def loss_matrix(
     Returns
     -------
     plotly.graph_objects.Figure
-        One heatmap; every cell prints its loss and the lowest loss of a column is bold. Of more
-        than 8 domains, only a dot marks the lowest loss of a column.
+        One heatmap; every cell prints its loss and the lowest loss of a column is bold.
 
     Raises
     ------
@@ -65,13 +63,10 @@ def loss_matrix(
             f"{len(domains)} domains: rows are models, columns are domains"
         )
     best = losses == np.nanmin(losses, axis=0, keepdims=True)
-    if len(domains) > PRINTED_DOMAINS:
-        text = np.where(best, "●", "").tolist()
-    else:
-        text = [
-            ["" if np.isnan(v) else f"<b>{v:.2f}</b>" if top else f"{v:.2f}" for v, top in cells]
-            for cells in (zip(*rows, strict=True) for rows in zip(losses, best, strict=True))
-        ]
+    text = [
+        ["" if np.isnan(v) else f"<b>{v:.2f}</b>" if top else f"{v:.2f}" for v, top in cells]
+        for cells in (zip(*rows, strict=True) for rows in zip(losses, best, strict=True))
+    ]
     hover = "%{y} on %{x}<br>%{customdata:.4f} nats/token"
     if reference in models:
         z = losses - losses[list(models).index(reference)]

@@ -63,8 +63,7 @@ def gains(summary: pd.DataFrame) -> go.Figure:
     the base, where the summary has it.
     """
     shown = summary.drop(index=["document_oracle", "token_oracle"])
-    # A phone has no room for the longest names in one line.
-    labels = [m.replace("_", " ").replace(", with", ",<br>with") for m in shown.index]
+    labels = [method.replace("_", " ") for method in shown.index]
     fig = bars(
         labels,
         list(shown.gain),

@@ -36,10 +36,6 @@ class Evidence:
         How many seeds it is a mean over; 1 if the record does not say.
     word
         Answer of this run to the second question, or None where it has none to give.
-    protocol
-        How it was evaluated, e.g. over how many sources its interval is; empty if not said.
-    checkpoint
-        What its base was made from, in words; empty where the run trained it.
     """
 
     level: Level
@@ -53,8 +49,6 @@ class Evidence:
     unit: str
     seeds: int
     word: Word | None
-    protocol: str = ""
-    checkpoint: str = ""
 
     @property
     def found(self) -> str:
@@ -69,14 +63,11 @@ class Evidence:
 
     @property
     def behind(self) -> str:
-        """Where it comes from: seeds, tier, text, protocol."""
+        """Where it comes from: seeds, tier, text."""
         several = f"{self.seeds} seeds" if self.seeds > 1 else f"1 seed ({self.seed})"
-        if self.seeds > 1 and self.level >= Level.PRETRAINED:
-            several += " of one base"
         text = self.corpora.partition(":")[0].removesuffix("-open")
         text = {"builtin": "builtin text", "hub": "published text"}.get(text, "real text")
-        told = f"{several}, tier {self.tier}, {text}"
-        return f"{told}; {self.protocol}" if self.protocol else told
+        return f"{several}, tier {self.tier}, {text}"
 
 
 @dataclass(frozen=True)
@@ -254,14 +245,7 @@ def _evidence(run: Mapping[str, Any], entry: Mapping[str, Any], kind: Kind, test
         entry["unit"],
         entry["seeds"] or 1,
         verdicts.word(kind, level, test.relation(entry["low"], entry["high"])),
-        entry.get("protocol") or "",
-        _checkpoint(run),
     )
-
-
-def _checkpoint(run: Mapping[str, Any]) -> str:
-    found = run.get("checkpoint") or run.get("environment", {}).get("checkpoint", "")
-    return found if isinstance(found, str) else wording.checkpoint(**found)
 
 
 def runs(

@@ -61,7 +61,7 @@ def of_own(base: np.ndarray, own: np.ndarray) -> dict[str, float]:
         n, one_over_n; divergence (mean over domains, %), divergence_spread (standard deviation, pp),
         shared_divergence = (1 − 1/N) · divergence; base (mean loss, nats/token); reduction (of the
         mean loss by the own specialists, %); strongest (share of what the specialists save at home
-        that the strongest one saves, 1 where nobody saves anything); at_home (%): what the oracle would gain over the best
+        that the strongest one saves); at_home (%): what the oracle would gain over the best
         specialist if abroad every specialist were the base, neither better nor worse.
     """
     n, saved = len(base), base - own
@@ -76,7 +76,7 @@ def of_own(base: np.ndarray, own: np.ndarray) -> dict[str, float]:
         "shared_divergence": float((1 - 1 / n) * divergence.mean()),
         "base": float(base.mean()),
         "reduction": float(100 * saved.sum() / base.sum()),
-        "strongest": float(gained.max() / gained.sum()) if gained.any() else 1.0,
+        "strongest": float(gained.max() / gained.sum()) if gained.any() else np.nan,
         "at_home": float(100 * (best - own.mean()) / best),
     }
 
@@ -128,20 +128,15 @@ class Plane:
 Rule = Callable[[Columns], Plane]
 
 
-def shares(sizes: np.ndarray) -> np.ndarray:
-    """Weights (S,) that add up to 1 and give every size of cooperative the same share.
+def weighted(table: pd.DataFrame, rows: np.ndarray | None = None) -> Columns:
+    """Some cooperatives of a table, with a ``weight`` that gives every size the same share.
 
     There are 190 pairs and one cooperative of twenty, so a plain mean would be about pairs.
     """
-    _, which, count = np.unique(sizes, return_inverse=True, return_counts=True)
-    return 1 / (count[which] * len(count))
-
-
-def weighted(table: pd.DataFrame, rows: np.ndarray | None = None) -> Columns:
-    """Some cooperatives of a table, with their :func:`shares` as ``weight``."""
     numbers = table.select_dtypes("number")
     found = {name: numbers[name].to_numpy(float)[... if rows is None else rows] for name in numbers}
-    return {**found, "weight": shares(found["n"])}
+    _, which, count = np.unique(found["n"], return_inverse=True, return_counts=True)
+    return {**found, "weight": 1 / (count[which] * len(count))}
 
 
 def fit(table: Columns, names: Names, form: str = "", penalty: float = 0.0) -> Plane:
@@ -366,43 +361,6 @@ def coefficients(
         found[name] = replace(around, value=slope)
     around = over_halves([one.intercept for one in fits], members.shape[1])
     return {**found, "intercept": replace(around, value=plane.intercept)}
-
-
-def r2(table: pd.DataFrame, members: np.ndarray, halves: np.ndarray, plane: Plane) -> Estimate:
-    """R² of a fitted plane on all cooperatives, with the interval of the form fitted to halves."""
-
-    def share(rows: Columns, fitted: Plane) -> float:
-        scores = _scores(rows, fitted)
-        return 1 - scores["unexplained"] / scores["variance"]
-
-    own = [share(known, fit(known, plane.names)) for _, known, _ in _folds(table, members, halves)]
-    around = over_halves(own, members.shape[1])
-    return replace(around, value=share(weighted(table), plane))
-
-
-def error(table: pd.DataFrame, plane: Plane) -> float:
-    """Mean absolute error of a rule on cooperatives, pp, every size alike."""
-    return _scores(weighted(table), plane)["error"]
-
-
-def told_by_others(
-    table: pd.DataFrame, members: np.ndarray, halves: np.ndarray, rules: Sequence[str]
-) -> pd.DataFrame:
-    """What rules learned on the other half tell (%) of each cooperative, mean over the halvings.
-
-    NaN for cooperatives that no half holds: those of more than half of the specialists.
-    """
-    sums = {name: np.zeros(len(table)) for name in rules}
-    times = np.zeros(len(table))
-    for pair in halves:
-        within = [~(members & ~half).any(1) for half in pair]
-        for known, asked in (within, within[::-1]):
-            learned_from, about = weighted(table, known), weighted(table, asked)
-            times += asked
-            for name in rules:
-                sums[name][asked] += RULES[name][1](learned_from)(about)
-    with np.errstate(invalid="ignore"):
-        return pd.DataFrame(sums, index=table.index) / times[:, None]
 
 
 def ask(planes: Mapping[str, Plane], conditions: pd.DataFrame) -> pd.DataFrame:

@@ -102,12 +102,6 @@ class Losses:
         each = ", ".join(f"{count} of {name}" for name, count in self.units().items())
         return f"95 % interval over {n} {over} ({each}){_runs(bases)}"
 
-    def rests_on(self, n_seeds: int = 1) -> str:
-        """What intervals over runs of one base rest on, for protocols: sources and seeds."""
-        n = sum(self.units().values())
-        text = f"95 % interval over {n:,} source{'s' if n != 1 else ''}"
-        return f"{text} and {n_seeds} seeds of one base" if n_seeds > 1 else text
-
     def _over(self) -> tuple[str, int]:
         n = sum(self.units().values())
         return "documents" if n == len(self.source) else "sources", n

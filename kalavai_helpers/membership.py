@@ -220,23 +220,6 @@ def worth(
     return found
 
 
-def leave_one_out(ledger: Ledger, router: Router | None = None) -> dict[str, Estimate]:
-    """What is lost when one member leaves and all others stay, nats/token, by member.
-
-    What :func:`worth` tells of it, at the price of one fused model a member: for many members.
-    """
-    everybody = frozenset(ledger.experts)
-    rest = {name: everybody - {name} for name in ledger.experts}
-    table = _fused(ledger, [everybody, *rest.values()], router, always=(BASE,))
-    whole, keys = _key(everybody), {name: _key(others) for name, others in rest.items()}
-    return {
-        name: table.interval(
-            lambda w, key=key: table.equal_weight(key, w) - table.equal_weight(whole, w)
-        )
-        for name, key in keys.items()
-    }
-
-
 def _fused(
     ledger: Ledger,
     coalitions: Iterable[Coalition],
@@ -255,8 +238,7 @@ def _fused(
 
 
 def _key(coalition: Coalition) -> str:
-    # No model's name: a lone member is a coalition, and a model of the ledger besides.
-    return f"coalition of {'+'.join(sorted(coalition)) or 'nobody'}"
+    return "+".join(sorted(coalition)) or "nobody"
 
 
 def _coalitions(experts: tuple[str, ...]) -> Iterator[Coalition]:

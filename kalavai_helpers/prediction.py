@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from kalavai_helpers import published
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Value = TypeVar("Value", float, np.ndarray)
 
 _N8 = (
     "Qwen-1.5B",
@@ -64,12 +62,12 @@ class Law:
     q2: float
     _spread: tuple[float, float, float]  # mean x, Σ (x − mean)², residual standard error
 
-    def predict(self, divergence: Value) -> Value:
-        """Return the gain (%) on the line, of one divergence or of many."""
+    def predict(self, divergence: float) -> float:
+        """Return the gain (%) on the line."""
         return self.slope * divergence + self.intercept
 
-    def prediction_interval(self, x: Value, level: float = 0.95) -> tuple[Value, Value]:
-        """Return the interval (%) in which one new gain at divergence ``x`` lies, or one at each.
+    def prediction_interval(self, x: float, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval (%) in which one new gain at divergence ``x`` lies.
 
         Student's t with n − 2 degrees of freedom, assuming independent normal errors of equal
         size: points that share specialists make it too narrow.
@@ -77,7 +75,7 @@ class Law:
         from scipy import stats
 
         centre, width, error = self._spread
-        scale = error * (1 + 1 / self.n + (x - centre) ** 2 / width) ** 0.5
+        scale = error * math.sqrt(1 + 1 / self.n + (x - centre) ** 2 / width)
         reach = scale * float(stats.t.ppf(0.5 + level / 2, self.n - 2))
         return self.predict(x) - reach, self.predict(x) + reach
 

@@ -120,8 +120,9 @@ def _scaled(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _read(law: prediction.Law, divergence: pd.Series) -> pd.DataFrame:
-    low, high = law.prediction_interval(divergence, LEVEL)
-    return pd.DataFrame({"low": low, "high": high, "value": law.predict(divergence)})
+    bounds = [law.prediction_interval(x, LEVEL) for x in divergence]
+    found = pd.DataFrame(bounds, index=divergence.index, columns=["low", "high"])
+    return found.assign(value=law.slope * divergence + law.intercept)
 
 
 def published_line(table: pd.DataFrame) -> pd.DataFrame:

@@ -134,22 +134,12 @@ def improvement_pct(ledger: Ledger, reference: Statistic, model: Statistic) -> E
     The two may have been read by different protocols: then the number compares different text.
     Resamples that leave one of them nothing to read are left out.
     """
-    return _over_documents(ledger, lambda w: 100 * (1 - model(w) / reference(w)))
 
-
-def lead_pct(ledger: Ledger, reference: Statistic, model: Statistic, other: Statistic) -> Estimate:
-    """By how much one model improves more on a reference than another, pp; see `improvement_pct`."""
-    return _over_documents(ledger, lambda w: 100 * (other(w) - model(w)) / reference(w))
-
-
-def _over_documents(ledger: Ledger, statistic: Statistic) -> Estimate:
-    """A statistic with its interval over the resamples in which it is a number."""
-
-    def readable(weights: np.ndarray | None) -> np.ndarray:
-        found = statistic(weights)
+    def statistic(weights: np.ndarray | None) -> np.ndarray:
+        found = 100 * (1 - model(weights) / reference(weights))
         return found if weights is None else found[np.isfinite(found)]
 
-    return _documents(ledger).interval(readable)
+    return _documents(ledger).interval(statistic)
 
 
 def _documents(ledger: Ledger) -> Losses:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,35 +112,8 @@ def keep_side(chapter: str, tier: str = tiers.PRETRAINED, built: str = "ci") -> 
     return artifacts.write_json(folder(tier) / f"{chapter}.json", sides[tier])
 
 
-def keep_sides(names: Iterable[str], tier: str = tiers.PRETRAINED, built: str = "ci") -> list[Path]:
-    """Keep what chapters have just computed from a recorded ledger, nothing of one that did not.
-
-    Raises
-    ------
-    ValueError
-        If chapters speak from another ledger than the recorded one.
-    FileNotFoundError
-        If a chapter was not executed.
-    """
-    if os.environ.get(artifacts.KEPT_VARIABLE):
-        raise ValueError(
-            f"{artifacts.KEPT_VARIABLE} is set: chapters spoke from a ledger that was not recorded "
-            "here, and what they said is not kept"
-        )
-    kept = []
-    for chapter in names:
-        if tier in records.load(chapter, built).get("sides", {}):
-            kept.append(keep_side(chapter, tier, built))
-        else:
-            (folder(tier) / f"{chapter}.json").unlink(missing_ok=True)
-    return kept
-
-
 def differences(run: Mapping[str, Any], past: Mapping[str, Any]) -> list[str]:
-    """One sentence for what is not printed alike in two runs, to its last digit.
-
-    Of records their values and intervals, of tables their cells.
-    """
+    """One sentence for every record of two runs that is not printed alike, to its last digit."""
     found, wanted = run["records"], past["records"]
     problems = [
         f"{run['chapter']}/{name} was recorded only {'before' if name in wanted else 'now'}"
@@ -152,24 +124,7 @@ def differences(run: Mapping[str, Any], past: Mapping[str, Any]) -> list[str]:
             now, then = found[name][what], wanted[name][what]
             if not _printed_alike(now, then):
                 problems.append(f"{run['chapter']}/{name}: {what} is {now!r}, it was {then!r}")
-    tables, before = run.get("tables", {}), past.get("tables", {})
-    problems += [
-        f"{run['chapter']}: table {name} is not what it was"
-        for name in sorted(tables.keys() | before.keys())
-        if not _same_table(tables.get(name), before.get(name))
-    ]
     return problems
-
-
-def _same_table(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
-    if one is None or other is None or one["columns"] != other["columns"]:
-        return False
-    rows, past = one["rows"], other["rows"]
-    return len(rows) == len(past) and all(
-        _printed_alike(now, then)
-        for row, old in zip(rows, past, strict=True)
-        for now, then in zip(row, old, strict=True)
-    )
 
 
 def _printed_alike(one: float | str | None, other: float | str | None) -> bool:

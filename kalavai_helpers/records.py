@@ -4,8 +4,8 @@ A chapter calls `start` once, `record` for every number that prose, tests or oth
 and `save` in its last cell. Text and figures read the saved JSON, so they cannot disagree.
 
 What a chapter recomputes from a recorded ledger was run by somebody else: inside `run_of`, records
-go to a *side run*, with the tier, text, seed, date, environment and checkpoint of that recording.
-It is saved in the file of the chapter's own run, and may use the same names.
+go to a *side run*, with the tier, text, seed, date and environment of that recording. It is saved
+in the file of the chapter's own run, and may use the same names.
 """
 
 import json
@@ -92,7 +92,7 @@ def run_of(tier: str) -> Iterator[None]:
         tier,
         {
             "chapter": run["chapter"],
-            **{name: about[name] for name in (*kept_ledger.RUN, "checkpoint")},
+            **{name: about[name] for name in kept_ledger.RUN},
             "recomputed_from": "the recorded ledger",
             "records": {},
             "tables": {},

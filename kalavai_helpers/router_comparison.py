@@ -9,7 +9,7 @@ Held-out documents judge, and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -47,22 +47,22 @@ class Texts:
     """Documents as routers see them: scores, the base's states, those of experts and trunk.
 
     ``trunk`` holds states (n, d) and tokens (n,); all parts are in the order of the ledger.
-    ``n_tokens`` is the size of the vocabulary. Of a kept ledger there are neither states of experts
-    nor a trunk.
+    ``n_tokens`` is the size of the vocabulary.
     """
 
     ledger: Ledger
-    experts: expert_states.ExpertLedger | None = None
-    trunk: tuple[torch.Tensor, torch.Tensor] | None = None
-    n_tokens: int = 0
+    experts: expert_states.ExpertLedger
+    trunk: tuple[torch.Tensor, torch.Tensor]
+    n_tokens: int
 
     def of(self, documents: torch.Tensor) -> Texts:
         """Some of the documents, (n_documents,) bool."""
         tokens = documents[self.ledger.document]
+        states, ids = self.trunk
         return Texts(
             _documents(self.ledger, documents),
-            None if self.experts is None else _documents(self.experts, documents),
-            None if self.trunk is None else (self.trunk[0][tokens], self.trunk[1][tokens]),
+            _documents(self.experts, documents),
+            (states[tokens], ids[tokens]),
             self.n_tokens,
         )
 
@@ -93,11 +93,6 @@ FITS: dict[str, Fit] = {
     "trunk": lambda texts: trunk_router.fit(texts.ledger, *texts.trunk, texts.n_tokens),
 }
 """The causal routers, and how they are fitted; a linear gate by EM, which SGD only approaches."""
-OF_A_LEDGER = (
-    *("uniform", "evidence", "evidence, α fitted", "linear, EM", "prefix-mean", "log-linear"),
-    "log-linear, slow and fast",
-)
-"""Those of :data:`FITS` that need a ledger alone; of them ``mlp`` is left out, which takes a minute."""
 MAY_USE_BASE = ("log-linear, slow and fast",)
 """Those that are also tried with the base as one more expert."""
 
@@ -157,52 +152,18 @@ def compare(
     jobs += [partial(_fold, c, fits, k, folds) for c in cooperatives for k in range(folds)]
     found = parallel.side_by_side(jobs)
     tables, parts = found[: len(cooperatives)], found[len(cooperatives) :]
-    bases = [c.base_key for c in cooperatives]
-    return _summed_up(tables, parts, fits, cooperatives[0].domains, bases)
-
-
-def compare_ledgers(
-    runs: Sequence[tuple[Ledger, Ledger]],
-    fits: Mapping[str, Fit] | None = None,
-    folds: int = FOLDS,
-) -> Comparison:
-    """Compare causal routers on ledgers alone, which differ in the seed of the specialists.
-
-    Parameters
-    ----------
-    runs
-        (router documents, held-out documents) a seed, all from one base.
-    fits
-        By default those of :data:`OF_A_LEDGER`.
-    """
-    fits = {name: FITS[name] for name in OF_A_LEDGER} if fits is None else fits
-    tables, parts = [], []
-    for fitting, judged in (map(Texts, run) for run in runs):
-        tables.append(_losses(fitting, judged, fits))
-        parts += [cross_fitted(fitting, fits, k, folds) for k in range(folds)]
-    return _summed_up(tables, parts, fits, runs[0][1].experts, ["the one"] * len(runs))
-
-
-def _summed_up(
-    tables: Sequence[Losses],
-    parts: Sequence[Losses],
-    fits: Mapping[str, Fit],
-    experts: tuple[str, ...],
-    bases: Sequence[Hashable],
-) -> Comparison:
-    """The comparison from held-out sums of each run, and the parts of its router documents."""
-    folds, chosen = len(parts) // len(tables), []
+    chosen = []
     for start in range(0, len(parts), folds):
         whole = _joined(parts[start : start + folds])
         chosen.append({name: float(whole.equal_weight(name)) for name in _names(fits)})
-    rows = {name: _row(tables, name, experts) for name in chosen[0]}
+    rows = {name: _row(tables, name, cooperatives[0].domains) for name in chosen[0]}
     table = pd.DataFrame(rows).T.rename_axis("router")
     table.insert(0, "chosen_by", pd.DataFrame(chosen).mean())
     oracle = table.index.isin([MIXING, RIVAL])
     table.insert(0, "kind", np.where(oracle, "oracle", "router"))
     table = table.sort_values("chosen_by")
     best = table.index[table.kind == "router"][0]
-    return Comparison(table, best, tables[0].taken(bases))
+    return Comparison(table, best, tables[0].taken([c.base_key for c in cooperatives]))
 
 
 def _judged(cooperative: Cooperative, fits: Mapping[str, Fit]) -> Losses:

@@ -79,40 +79,6 @@ def divergences(rungs: Sequence[Rung]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("parameters")
 
 
-def divergence(rung: Rung) -> Estimate:
-    """Divergence (%), mean over specialists and seeds."""
-    return over_runs(rung.tables, lambda s, w: _divergence(rung, s, w))
-
-
-def conversion(rung: Rung, method: str = EVIDENCE) -> Estimate:
-    """Gain per divergence, mean over seeds: how much of what specialists learn becomes gain."""
-    return over_runs(
-        rung.tables,
-        lambda s, w: _gain(rung.tables[s], method, rung.domains, w) / _divergence(rung, s, w),
-    )
-
-
-def _divergence(rung: Rung, seed: int, weights: Weights) -> np.ndarray:
-    table = rung.tables[seed]
-    base = table.by_group(BASE, weights)
-    own = [table.by_group(d, weights)[..., k] for k, d in enumerate(rung.domains)]
-    return (100 * (base - np.stack(own, -1)) / base).mean(-1)
-
-
-def spread(rung: Rung, method: str = EVIDENCE) -> float:
-    """Sample standard deviation of the gain (pp) over seeds.
-
-    Raises
-    ------
-    ValueError
-        If there is only one seed.
-    """
-    if len(rung.tables) < 2:
-        raise ValueError("a spread over seeds needs at least two, this rung has one")
-    each = [float(_gain(table, method, rung.domains, None)) for table in rung.tables]
-    return float(np.std(each, ddof=1))
-
-
 def accounting(rungs: Sequence[Rung]) -> pd.DataFrame:
     """Exact terms of the gain (%) of every router, seed and rung, and what they leave over (pp)."""
     rows = []

@@ -6,7 +6,7 @@ All of it comes from one held-out ledger, without a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -125,8 +125,7 @@ def measure(ledger: Ledger, members: np.ndarray, alpha: float = EvidenceRouter()
             f"{ledger.groups}: restrict the ledger to the domains of its experts"
         )
     matrix = evaluation.losses(ledger).matrix((BASE, *ledger.experts)).to_numpy()
-    both = partial(subset_log_probs, alpha=alpha)
-    evidence, uniform = equal_weight(ledger, members, both)
+    evidence, uniform = _fused(ledger, members, alpha)
     rows = [
         _row(ledger.experts, matrix, np.flatnonzero(row), *fused)
         for row, *fused in zip(members, evidence, uniform, strict=True)
@@ -157,33 +156,24 @@ def _row(
     }
 
 
-OfText = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]
-"""From log-probabilities (T, N) of a text and members (N, S) to sums (S,) over its tokens, nats."""
-
-
-def equal_weight(ledger: Ledger, members: np.ndarray, of_text: OfText) -> np.ndarray:
-    """Equal-weight losses (K, S), nats/token, of subsets (S, N), each on its members' domains.
-
-    ``of_text`` gives K log-probabilities of a document under the subsets that have its domain.
-    """
+def _fused(ledger: Ledger, members: np.ndarray, alpha: float) -> np.ndarray:
+    """Equal-weight losses (2, S) of evidence routing and of equal weights, nats/token."""
     log_probs = ledger.expert_log_probs
     texts = [log_probs[rows[rows >= 0]] for rows in ledger.positions()]
     tasks = []
     for group in range(len(ledger.groups)):
         own = [texts[k] for k in np.flatnonzero(ledger.group.numpy() == group)]
         taking_part = torch.from_numpy(members[members[:, group]].T.copy())
-        tasks.append(partial(_of_domain, own, taking_part, of_text))
-    sums: np.ndarray | float = 0.0
+        tasks.append(partial(_of_domain, own, taking_part, alpha))
+    sums = np.zeros((2, len(members)))
     for group, found in enumerate(parallel.side_by_side(tasks)):
-        losses = np.zeros((len(found), len(members)))
-        losses[:, members[:, group]] = found
-        sums = sums + losses
+        sums[:, members[:, group]] += found
     return sums / members.sum(1)
 
 
-def _of_domain(texts: list[torch.Tensor], members: torch.Tensor, of_text: OfText) -> np.ndarray:
-    """Mean losses (K, S) on the documents of a domain that all subsets have, nats/token."""
-    sums = sum(torch.stack(of_text(text, members)) for text in texts)
+def _of_domain(texts: list[torch.Tensor], members: torch.Tensor, alpha: float) -> np.ndarray:
+    """Mean losses (2, S) on the documents of a domain that all subsets have, nats/token."""
+    sums = sum(torch.stack(subset_log_probs(text, members, alpha)) for text in texts)
     return -sums.numpy() / sum(map(len, texts))
 
 
@@ -193,41 +183,6 @@ def thinned(subsets: Subsets, per_size: int = 12, seed: int = 0) -> pd.DataFrame
     rows = subsets.table.groupby("n").indices.values()
     kept = [rng.choice(rows_, min(per_size, len(rows_)), replace=False) for rows_ in rows]
     return subsets.table.iloc[np.sort(np.concatenate(kept))]
-
-
-def up_to_half(subsets: Subsets) -> Subsets:
-    """The subsets that a half can hold: of no more than half of the specialists."""
-    kept = subsets.members.sum(1) <= len(subsets.experts) // 2
-    table = subsets.table[kept].reset_index(drop=True)
-    return Subsets(subsets.experts, subsets.members[kept], table)
-
-
-def over_specialists(
-    subsets: Subsets, halves: np.ndarray, statistic: Callable[[np.ndarray], float]
-) -> Estimate:
-    """A statistic of subsets of :func:`up_to_half`, with an interval over specialists.
-
-    Parameters
-    ----------
-    statistic
-        Of rows (S,) bool of the table; e.g. a mean by :func:`gain_rules.shares`.
-    """
-    n = len(subsets.experts)
-    within = [statistic(~(subsets.members & ~half).any(1)) for half in halves.reshape(-1, n)]
-    whole = statistic(np.ones(len(subsets.table), bool))
-    return replace(gain_rules.over_halves(within, n), value=whole)
-
-
-def mean(subsets: Subsets, halves: np.ndarray, values: np.ndarray) -> Estimate:
-    """Mean of values (S,) of subsets of :func:`up_to_half`, every size alike."""
-    sizes = subsets.members.sum(1)
-
-    def weighted(rows: np.ndarray) -> float:
-        own = values[rows]
-        # Rounding puts no mean beyond its values: a share of all is 100 %.
-        return float(np.clip(gain_rules.shares(sizes[rows]) @ own, own.min(), own.max()))
-
-    return over_specialists(subsets, halves, weighted)
 
 
 def growth(

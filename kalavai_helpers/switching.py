@@ -166,26 +166,6 @@ def rates(tables: Sequence[Losses], methods: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("kind")
 
 
-def over_rates(table: Losses) -> Losses:
-    """Losses over all rates at once, a document once: it is the same text at every rate.
-
-    To draw its rates one by one would count that text as new each time.
-
-    Parameters
-    ----------
-    table
-        Of interleaved documents (:func:`interleaved`).
-    """
-    rows = [np.flatnonzero(table.group == table.groups.index(str(piece))) for piece in PIECES]
-    return Losses(
-        {name: sum(sums[own] for own in rows) for name, sums in table.sums.items()},
-        sum(table.tokens[own] for own in rows),
-        np.zeros(len(rows[0]), dtype=np.int64),
-        ("all rates",),
-        table.source[rows[0]],
-    )
-
-
 def views(frame: pd.DataFrame) -> tuple[dict[str, list[dict]], list[str]]:
     """What ``figure_dispatch.switch_curves`` draws of :func:`rates`: its views and its ticks."""
     titles = {"loss": "loss, nats/token", "against_base": "loss − base, nats/token"}

@@ -41,7 +41,7 @@ _LEVELS = {
     ),
     Level.PRETRAINED: (
         "pretrained model",
-        "the protocol on real text, with a language model that other people trained and use",
+        "the protocol on a language model that other people trained and use, real text",
     ),
     Level.SMALL: (
         "small models",

@@ -52,15 +52,6 @@ def decimals(low: float, high: float) -> int:
     return places
 
 
-def by_interval(
-    low: float, high: float, bound: float = 0.0, *, below: str, across: str, above: str
-) -> str:
-    """One of three wordings, by whether an interval lies below a bound, above it or across."""
-    if high < bound:
-        return below
-    return above if low > bound else across
-
-
 def with_unit(text: str, unit: str) -> str:
     """Set a unit behind a printed number, unless it is read without one; one step, two steps."""
     if unit in SILENT:
@@ -78,11 +69,6 @@ def singular(noun: str) -> str:
     if noun.endswith(("ches", "shes", "sses", "xes")):
         return noun[:-2]
     return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
-
-
-def checkpoint(name: str, where: str, revision: str) -> str:
-    """What a base was made from, as `checkpoints.described` gives it; the revision's first signs."""
-    return f"{name} ({where}, {revision[:7]})"
 
 
 def stated(claim: Claim) -> str:

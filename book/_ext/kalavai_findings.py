@@ -2,7 +2,7 @@
 
 ``{findings}`` writes the front page's summary and table, ``{own-findings}`` the statements that are
 the book's own, ``{words}`` levels, words and kinds as the rule defines them, ``{runs}`` every
-recorded, replaced or skipped run, ``{ledger-origin}`` what the recorded ledger is of. The rows are plain HTML: they need neither script nor network.
+recorded, replaced or skipped run. The rows are plain HTML: they need neither script nor network.
 """
 
 from __future__ import annotations
@@ -73,21 +73,17 @@ def table(env: Any, found: Sequence[Finding]) -> str:
     )
 
 
-def told(lines: Sequence[tuple[str, str]]) -> str:
-    """Headings with a sentence each."""
-    items = "".join(
-        f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>" for title, text in lines
-    )
-    return f'<dl class="kv-summary">{items}</dl>'
-
-
 class FindingsDirective(SphinxDirective):
     """``{findings}``: the front page's summary in sentences, then its rows."""
 
     def run(self) -> list[nodes.Node]:
         depend(self.env, self.config)
         found = findings.front(self.config.kalavai_tier, Path(self.config.kalavai_root))
-        text = told(boxes.summary(found)) + table(self.env, found)
+        told = "".join(
+            f"<dt>{html.escape(title)}</dt><dd>{html.escape(text)}</dd>"
+            for title, text in boxes.summary(found)
+        )
+        text = f'<dl class="kv-summary">{told}</dl>{table(self.env, found)}'
         return [nodes.raw("", text, format="html")]
 
 
@@ -159,25 +155,11 @@ class RunsDirective(SphinxDirective):
         return [nodes.raw("", text, format="html")]
 
 
-class LedgerOriginDirective(SphinxDirective):
-    """``{ledger-origin}``: base, specialists, text and recording of the recorded ledger."""
-
-    def run(self) -> list[nodes.Node]:
-        # torch waits until a page asks for it.
-        from kalavai_helpers import kept_ledger, provenance
-
-        self.env.note_dependency(str(kept_ledger.folder() / "ledger.json"))
-        self.env.note_dependency(provenance.__file__)
-        kept = kept_ledger.read() if kept_ledger.there() else None
-        return [nodes.raw("", told(provenance.lines(kept)), format="html")]
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("findings", FindingsDirective)
     app.add_directive("own-findings", OwnDirective)
     app.add_directive("words", WordsDirective)
     app.add_directive("runs", RunsDirective)
-    app.add_directive("ledger-origin", LedgerOriginDirective)
     version = zlib.crc32(Path(__file__).read_bytes())
     return {"version": "1", "env_version": version, "parallel_read_safe": True}

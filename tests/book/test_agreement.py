@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pages import ROOT
 
-from kalavai_helpers import boxes, claims, findings, kept_runs, provenance, verdicts
+from kalavai_helpers import boxes, claims, findings, verdicts
 
 TIER = "ci"
 ROW = re.compile(r'<tr (?:id="claim-|data-claim=")([^"]+)".*?</tr>', re.S)
@@ -77,12 +77,6 @@ def test_how_to_read_lists_the_words_of_the_rule_and_no_other(site):
     told = text(html)
     for each in (*verdicts.Word, *verdicts.Level, *verdicts.Kind):
         assert each.meaning in told
-
-
-def test_how_to_read_says_what_the_recorded_ledger_is_of_or_that_there_is_none(site):
-    told = text((site / "how_to_read.html").read_text("utf-8"))
-    for title, sentence in provenance.lines(kept_runs.ledger()):
-        assert text(f"{title} {sentence}") in told
 
 
 def test_strong_words_on_the_front_page_have_ground(site):

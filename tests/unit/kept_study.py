@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kalavai_helpers import kept_ledger, kept_runs, prompts, switching, tiers
+from kalavai_helpers import kept_ledger, kept_runs, switching, tiers
 from kalavai_helpers.ledger import WEIGHT_AVERAGE, Ledger
 from kalavai_helpers.teams import SEED, TEAMS, Team
 
@@ -28,7 +28,6 @@ ALL = (
 # fmt: on
 SEEDED = DOMAINS[:3]
 PROMPTS = (
-    *prompts.released(),
     "The force on the block equals its mass times its acceleration.",
     "def half(x): return x / 2",
 )
@@ -147,12 +146,8 @@ def kept_study(
             "seed": 42,
             "date": "2026-12-01",
             "environment": {"python": "3.11", "torch": "2.13", "cores": "2"},
-            "recipe": {"name": tiers.PRETRAINED, **tiers.get(tiers.PRETRAINED).recipe()},
-            "checkpoint": {
-                "name": "made up, no model was run",
-                "where": "nowhere",
-                "revision": kept_ledger.digest("no file"),
-            },
+            "recipe": {"name": tiers.PRETRAINED, "specialist_steps": 200},
+            "checkpoint": "made up: no model was run",
             "durations_s": {"train": 0, "score": 0},
             "notice": "Made-up numbers, for tests.",
             "teams": json.loads(json.dumps([asdict(team) for team in teams_in])),

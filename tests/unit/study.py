@@ -31,19 +31,6 @@ def ledger_of(matrix: np.ndarray, domains: tuple[str, ...] = DOMAINS) -> Ledger:
     )
 
 
-def noisy_ledger(domains: tuple[str, ...], seed: int = 0) -> Ledger:
-    """Specialists better at home and mostly worse abroad, noisy tokens, two documents a source."""
-    n = len(domains)
-    random = np.random.default_rng(seed)
-    base = random.uniform(1.5, 5, n)
-    changes = random.uniform(-0.03, 0.1, (n, n))
-    changes[np.diag_indices(n)] = -random.uniform(0.05, 0.3, n)
-    found = ledger_of(np.vstack([base, base * (1 + changes)]), domains)
-    noise = torch.randn(found.log_probs.shape, generator=torch.Generator().manual_seed(seed))
-    source = np.array([f"{name}-{k // 2}" for name in domains for k in range(N_DOCUMENTS)])
-    return replace(found, log_probs=found.log_probs - noise.abs(), source=source)
-
-
 def run(steps: int, frozen: int, random: np.random.Generator, noise: float) -> forecast_runs.Run:
     """One recipe: changes grow with the logarithm of the steps, the probe shows a tenth of them."""
     n = len(DOMAINS)

@@ -21,12 +21,8 @@ from kalavai_helpers.verdicts import Kind, Level, Word
 ROOT = artifacts.project_root()
 
 
-def entry(value, low=None, high=None, unit="%", seeds=None, protocol=None):
-    found = {"value": value, "low": low, "high": high, "unit": unit, "seeds": seeds}
-    return found | {"protocol": protocol}
-
-
-CHECKPOINT = {"name": "A model, from four bits", "where": "PyPI, a 0.1", "revision": "b179c9523"}
+def entry(value, low=None, high=None, unit="%", seeds=None):
+    return {"value": value, "low": low, "high": high, "unit": unit, "seeds": seeds}
 
 
 @pytest.fixture
@@ -44,8 +40,7 @@ def world(tmp_path, monkeypatch):
         run = {"chapter": chapter, "tier": tier, "corpora": corpora, "seed": 42}
         run |= {"date": "2026-01-01", "records": entries}
         run["sides"] = {
-            side: run
-            | {"tier": side, "corpora": "folder", "checkpoint": CHECKPOINT, "records": found}
+            side: run | {"tier": side, "corpora": "folder", "records": found}
             for side, found in dict(sides).items()
         }
         (folder / f"{chapter}.json").write_text(json.dumps(run))
@@ -135,61 +130,13 @@ def test_a_side_run_of_this_moment_stands_before_built_and_kept_ones(world, monk
     sides = {PRETRAINED: {record: entry(2, 1, 3)}}
     world("ci", name, {record: entry(9, 8, 10)}, "builtin", built=True, sides=sides)
     assert pretrained() == [2]
-    about = dict.fromkeys((*kept_ledger.RUN, "checkpoint"), "folder")
-    about |= {"tier": PRETRAINED, "seed": 42, "environment": {}}
+    about = dict.fromkeys(kept_ledger.RUN, "folder") | {"tier": PRETRAINED, "seed": 42}
     monkeypatch.setattr(kept_ledger, "about", lambda tier: about)
     records.start(name, tier="ci", seed=7, corpora="builtin")
     assert pretrained() == [1], "a run that has not computed anything yet"
     with records.run_of(PRETRAINED):
         records.record(record, 3.0, "%", low=2.0, high=4.0)
     assert pretrained() == [3.0]
-
-
-def test_seeds_of_a_pretrained_model_are_of_one_base_and_the_protocol_stands_beside_them(world):
-    name, sources = "01_protocol", "equal weight over domains, 126 sources"
-    sides = {PRETRAINED: {"gain_evidence": entry(21, 20, 22, seeds=3, protocol=sources)}}
-    own = {"gain_evidence": entry(9, 8, 10, seeds=3, protocol="all held-out tokens")}
-    world("ci", name, own, "builtin", built=True, sides=sides)
-    pretrained, toy = findings.of("fused-beats-best", "ci", world.root).evidence
-    assert pretrained.behind == (
-        f"3 seeds of one base, tier {PRETRAINED}, real text; equal weight over domains, 126 sources"
-    )
-    assert toy.behind == "3 seeds, tier ci, builtin text; all held-out tokens"
-
-
-@pytest.mark.parametrize("where", ["beside", "kept"])
-def test_the_summary_names_the_checkpoint_of_a_pretrained_model_once(world, where):
-    name, found = "01_protocol", {"gain_evidence": entry(21, 20, 22)}
-    world("ci", name, {}, "builtin", built=True, sides={PRETRAINED: found})
-    if where == "kept":  # as `recorded.keep_side` leaves it
-        run = json.loads((world.root / "_build/records/ci/01_protocol.json").read_text())
-        world("ci", name, {}, "builtin", built=True)
-        world(PRETRAINED, name, {})
-        path = world.root / f"data/recorded/{PRETRAINED}/01_protocol.json"
-        path.write_text(json.dumps(run["sides"][PRETRAINED]))
-    told = dict(boxes.summary(findings.front("ci", world.root)))
-    said = told["What was seen: pretrained model"]
-    assert said.startswith(
-        f"{Level.PRETRAINED.meaning.capitalize()}, here A model, from four bits "
-        "(PyPI, a 0.1, b179c95): 1 statement tried, seen 1"
-    )
-    assert sum(text.count("four bits") for text in told.values()) == 1
-
-
-def test_a_run_at_a_pretrained_tier_names_its_checkpoint_as_its_records_do(world):
-    world(PRETRAINED, "01_protocol", {"gain_evidence": entry(9, 8, 10)})
-    path = world.root / f"data/recorded/{PRETRAINED}/01_protocol.json"
-    run = json.loads(path.read_text()) | {"environment": {"checkpoint": "a hub, 93efa2f"}}
-    path.write_text(json.dumps(run))
-    (one,) = findings.of("fused-beats-best", None, world.root).evidence
-    assert one.checkpoint == "a hub, 93efa2f"
-
-
-def test_where_a_level_has_published_numbers_alone_no_word_is_counted(world):
-    world("laptop", "01_protocol", {"pooled_above_oracle": entry(0.004, 0, 0.01)})
-    numbers = [one for one in findings.front(None, world.root) if one.kind is Kind.NUMBER]
-    said = dict(boxes.summary(numbers))["What was seen: small models"]
-    assert said.endswith(": 0 statements tried; 1 published number with ours beside, no verdict.")
 
 
 def test_builtin_text_is_toy_evidence_whatever_the_model(world):
@@ -300,7 +247,7 @@ def test_the_summary_counts_the_rows_by_word_and_level(world):
     told = dict(boxes.summary(found))
     assert "1 statement" in told["What was seen: small models"]
     assert "seen 1" in told["What was seen: small models"]
-    assert "No run is of level replication" in told["What is unknown"]
+    assert "Nothing ran as replication" in told["What is unknown"]
     assert f"{len(found) - 1} of the {len(found)} statements" in told["What is unknown"]
 
 

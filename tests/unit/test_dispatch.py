@@ -116,49 +116,12 @@ def test_a_difference_is_of_the_same_documents():
     assert gap.over == "documents and 2 bases"
 
 
-def test_runs_of_one_base_are_its_seeds():
-    table = Losses(
-        {"a": np.array([2.0, 4.0]), "b": np.array([1.0, 3.0]), "base": np.array([4.0, 4.0])},
-        np.ones(2),
-        np.array([0, 1]),
-        ("x", "y"),
-        np.array(["s", "t"]),
-    )
-    gap = dispatch.difference([table, table], "a", "b", one_base=True)
-    assert gap == evaluation.Estimate(1.0, 1.0, 1.0, "documents and 2 seeds", 2)
-    better = dispatch.compare([table, table], {"a": "a"}, one_base=True).loc["a"]
-    assert (better.loss, better.vs_base) == pytest.approx((3.0, 25.0))
-
-
-def test_mistakes_name_who_gets_the_documents_and_what_it_costs(found, dispatcher, tiny):
-    exact = dispatch.mistakes(found, dispatcher.classifier)
-    assert exact.right.tolist() == [1.0] * 3
-    assert exact.taken_for.tolist() == [""] * 3
-    assert exact.cost.to_numpy() == pytest.approx(0, abs=1e-9)
-    fitting = ledger.build(tiny, "router")
-    turned = dispatch.mistakes(found, dispatch.fit(replace(fitting, group=(fitting.group + 1) % 3)))
-    matrix = evaluation.losses(found).matrix()
-    for index, domain in enumerate(found.groups):
-        other = found.groups[(index + 1) % 3]
-        row = turned.loc[domain]
-        assert (row.right, row.taken_for) == (0.0, other)
-        assert row.cost == pytest.approx(matrix.loc[other, domain] - matrix.loc[domain, domain])
-
-
-def test_other_ways_to_fuse_are_compared_on_the_same_tokens(found, dispatcher):
-    base = found.column("base")
-    table = dispatcher.losses(found, others={"again": evaluation.Fused(base, torch.empty(0))})
-    assert table.by_group("again") == pytest.approx(table.by_group("base"))
-    assert "evidence, hard" in table.sums
-
-
 def test_the_text_of_the_base_alone_decides_whether_dispatch_seems_to_lose(tiny, found, dispatcher):
     """Same models, same text: only what the base is measured on differs from row to row."""
     fused = dispatcher.fuse(found)
     models = fused["classifier"].log_probs, fused["evidence"].log_probs
     table = dispatch.references(found, *models, tiny.domains)
     assert list(table.index[:2]) == ["same text", "published choice"]
-    assert table.gap.to_numpy() == pytest.approx((table.fused - table.dispatch).to_numpy())
     assert len(table) == 2 + len(found.groups)
     spoken = table.base_loss * (1 - table.dispatch / 100)  # loss of dispatch
     whole = spoken.drop("published choice")
@@ -267,30 +230,6 @@ def test_programs_are_sorted_by_prose_and_the_last_character_of_a_token_decides(
     said = dict(zip(pieces, mask.tolist(), strict=True))
     assert (said[" #"], said[" b"]) == (True, True)
     assert (said["x"], said[" ="], said["\n"]) == (False, False, False)
-
-
-def test_a_text_at_five_rates_is_one_document_for_an_interval():
-    """Five rates that agree say no more than one; drawn one by one they seem to say more."""
-    rng = np.random.default_rng(0)
-    kinds, n = (*map(str, switching.PIECES), switching.WHOLE), 8
-    group = np.arange(len(kinds)).repeat(n)
-    sums = np.tile(rng.normal(10, 2, n), len(kinds)) + 0.1 * group
-    sums[group == len(kinds) - 1] = 99.0
-    source = np.tile([f"s{k}" for k in range(n)], len(kinds))
-    sums = {"a": sums, "b": np.zeros(len(group))}
-    table = Losses(sums, np.full(len(group), 5.0), group, kinds, source)
-    once = switching.over_rates(table)
-    found = dispatch.difference([once], "a", "b")
-    apart = dispatch.difference([table], "a", "b", *map(str, switching.PIECES))
-    assert found.value == pytest.approx(apart.value)
-    assert found.units == n
-    one = dispatch.difference(
-        [replace(once, sums={"a": sums["a"][:n], "b": np.zeros(n)}, tokens=np.full(n, 5.0))],
-        "a",
-        "b",
-    )
-    assert found.high - found.low == pytest.approx(one.high - one.low)
-    assert found.high - found.low > 1.5 * (apart.high - apart.low)
 
 
 def test_natural_switching_is_not_testable_without_programs(tiny):

@@ -34,23 +34,3 @@ def test_lengths_must_agree():
     series = [{"name": "fitted", "x": [1, 2], "y": [1], "labels": ["a", "b"]}]
     with pytest.raises(ValueError, match="'fitted'"):
         figure_forecast.line_and_points(series, band, "x", "y")
-
-
-def test_a_menu_shows_what_one_rule_tells_and_leaves_out_what_it_cannot_tell():
-    nan = float("nan")
-    labels = ["a", "b", "c"]
-    groups = [{"name": "subsets", "measured": [1, 2, 3], "told": [1, 2, 4], "labels": labels}]
-    six = {"name": "six", "measured": [5, 6], "told": [5, nan], "labels": ["d", "e"]}
-    fig = figure_forecast.told({"line": groups, "oracle": [*groups, six]}, "%")
-    assert [trace.name for trace in fig.data] == ["subsets", "subsets", "six", "told = measured"]
-    assert list(fig.data[2].text) == ["d"]
-    assert [trace.visible for trace in fig.data[:3]] == [True, False, False]
-    shown = {b.label: b.args[0]["visible"] for b in fig.layout.updatemenus[0].buttons}
-    assert shown == {"line": [True, False, False, True], "oracle": [False, True, True, True]}
-    assert fig.data[1].marker.symbol != fig.data[2].marker.symbol
-    low, high = fig.layout.xaxis.range
-    assert (low, high) == fig.layout.yaxis.range
-    assert low < 1
-    assert high > 6
-    with pytest.raises(ValueError, match=r"'line', 'subsets'.*differ"):
-        figure_forecast.told({"line": [{**groups[0], "told": [1]}]}, "%")

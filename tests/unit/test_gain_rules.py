@@ -53,15 +53,6 @@ def test_what_is_known_of_a_cooperative_is_what_its_losses_say():
     assert known == pytest.approx(expected)
 
 
-def test_specialists_that_save_nothing_at_home_leave_every_predictor_a_number():
-    """A short training can leave the base ahead; a rule must not be lost over it."""
-    base = np.array([2.0, 3.0])
-    known = gain_rules.of_matrix(base, base[None] + np.array([[0.1, 0.2], [0.3, 0.1]]))
-    assert known["strongest"] == 1
-    assert known["divergence"] < 0
-    assert np.isfinite(list(known.values())).all()
-
-
 def test_a_plane_is_found_again_and_sizes_have_equal_shares():
     table, _, _ = cooperatives()
     table["gain"] = 1 + 2 * table["divergence"] - 3 * table["one_over_n"]
@@ -134,45 +125,3 @@ def test_a_rule_says_nothing_about_what_it_does_not_know():
     assert told[["published line", "at home", "short rule"]].notna().all(axis=None)
     expected = planes["published line"](conditions) - conditions["gain"]
     assert told["published line"].to_numpy() == pytest.approx(expected.to_numpy())
-
-
-def test_what_is_told_of_a_cooperative_comes_from_others_alone():
-    table, members, halves = cooperatives()
-    rules = ("refitted line", "short rule")
-    told = gain_rules.told_by_others(table, members, halves[:1], rules)
-    inside = [~(members & ~half).any(1) for half in halves[0]]
-    assert list(told[list(rules)].notna().all(axis=1)) == list(inside[0] | inside[1])
-    for known, asked in (inside, inside[::-1]):
-        rows = table[known]
-        weights = np.sqrt(1 / rows.groupby("n")["gain"].transform("size"))
-        slope, intercept = np.polyfit(rows["divergence"], rows["gain"], 1, w=weights)
-        expected = slope * table["divergence"][asked] + intercept
-        assert told["refitted line"][asked].to_numpy() == pytest.approx(expected.to_numpy())
-    raised = table.assign(gain=table["gain"] + 5 * inside[1])
-    again = gain_rules.told_by_others(raised, members, halves[:1], rules)
-    change = (again - told)["refitted line"].to_numpy()
-    assert change[inside[0]] == pytest.approx(5)
-    assert change[inside[1]] == pytest.approx(0)
-    both = gain_rules.told_by_others(table, members, halves[:2], ("refitted line",))
-    second = gain_rules.told_by_others(table, members, halves[1:2], ("refitted line",))
-    each = pd.concat([told["refitted line"], second["refitted line"]], axis=1).mean(axis=1)
-    assert both["refitted line"].to_numpy() == pytest.approx(each.to_numpy(), nan_ok=True)
-
-
-def test_r2_of_a_line_is_the_squared_correlation_where_sizes_weigh_alike():
-    table, members, halves = cooperatives()
-    plane = gain_rules.learned(table)["refitted line"]
-    found = gain_rules.r2(table, members, halves, plane)
-    weights = gain_rules.shares(table["n"].to_numpy())
-    both = np.cov(table["divergence"], table["gain"], aweights=weights)
-    assert found.value == pytest.approx(both[0, 1] ** 2 / (both[0, 0] * both[1, 1]))
-    assert found.low <= found.high <= 1
-    assert found.units == N
-
-
-def test_the_error_of_a_rule_is_its_mean_distance_and_every_size_counts_alike():
-    table, _, _ = cooperatives()
-    off = (table["divergence"] - table["gain"]).abs()
-    plane = gain_rules.Plane("", ("divergence",), (1.0,), 0.0)
-    expected = off.groupby(table["n"]).mean().mean()
-    assert gain_rules.error(table, plane) == pytest.approx(expected)

@@ -138,14 +138,6 @@ def test_a_table_says_over_what_its_intervals_are_taken_and_what_each_group_has(
     )
 
 
-def test_a_protocol_counts_sources_also_where_each_is_a_document():
-    shared = table_of([1, 2, 3, 4], ["a", "a", "b", "a"], [0, 0, 0, 1])
-    assert shared.rests_on() == "95 % interval over 3 sources"
-    own = table_of([1, 2], ["a", "b"])
-    assert own.rests_on(3) == "95 % interval over 2 sources and 3 seeds of one base"
-    assert table_of([1], ["a"]).rests_on() == "95 % interval over 1 source"
-
-
 def test_one_entry_a_document_and_nothing_finer():
     with pytest.raises(ValueError, match="one entry a document"):
         Losses({"m": np.zeros(6)}, np.ones(3), np.zeros(3, int), ("g",), np.arange(3))

@@ -140,13 +140,3 @@ def test_a_duplicate_and_a_copy_of_the_base_are_flagged_and_nobody_else(found):
     assert worth["blue"].same_as == ()
     assert [name for name, value in worth.items() if value.free_rider] == ["idle"]
     assert worth["blue"].leave_one_out.low > 0
-
-
-def test_who_leaves_last_is_worth_what_the_whole_worth_says(found):
-    worth = membership.worth(found)
-    left = membership.leave_one_out(found)
-    for name, value in worth.items():
-        assert left[name].row() == pytest.approx(value.leave_one_out.row())
-    everybody = fused_loss(found, ("base", *found.experts))
-    without_red = fused_loss(found, ("base", "blue", "green"))
-    assert left["red"].value == pytest.approx(without_red - everybody, abs=1e-6)

@@ -136,7 +136,6 @@ def test_the_gate_runs_in_another_environment_what_it_leaves_out_in_the_first():
     left_out = re.findall(r"--ignore (\S+)", makefile)
     assert left_out == ["tests/unit/test_harness.py"]
     assert f"$(EVAL_PY) -m pytest {left_out[0]}\n" in makefile
-    assert "$(VENV)/pretrained/bin/python -m pytest tests/unit/test_outsider.py)\n" in makefile
 
 
 def test_the_map_of_the_package_names_every_module_once():

@@ -47,15 +47,6 @@ def test_released_leave_one_out_follows_from_the_gains_it_names() -> None:
     assert prediction.fit(points).loo == pytest.approx(residuals, abs=1e-3)
 
 
-def test_a_line_tells_many_divergences_as_it_tells_each() -> None:
-    law = prediction.fit(prediction.points("n8"))
-    many = np.array([[3.0, 15.0], [26.0, 60.0]])
-    low, high = law.prediction_interval(many)
-    for at, one in np.ndenumerate(many):
-        assert (low[at], high[at]) == pytest.approx(law.prediction_interval(float(one)))
-        assert law.predict(many)[at] == pytest.approx(law.predict(float(one)))
-
-
 def test_prediction_interval_covers_new_points_as_often_as_it_says() -> None:
     import pandas as pd
 

@@ -8,16 +8,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from kalavai_helpers import (
-    chapters,
-    kept_ledger,
-    prose,
-    published,
-    recorded,
-    records,
-    tiers,
-    wording,
-)
+from kalavai_helpers import chapters, kept_ledger, prose, published, recorded, records, tiers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("notebooks/[0-9][0-9]_*.md"), *ROOT.glob("book/*.md")])
@@ -149,21 +140,6 @@ def test_numbers_that_a_chapter_says_exist(chapter):
                 published.row(name)
             for name in re.findall(r"\{recorded:([^{}|]+)", text):
                 assert name in recorded.load(chapter)["records"]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "bound", "word"),
-    [
-        (1, 2, 0, "above"),
-        (-2, -1, 0, "below"),
-        (-1, 1, 0, "across"),
-        (0, 1, 0, "across"),
-        (1, 2, 3, "below"),
-    ],
-)
-def test_a_wording_follows_where_the_interval_lies(low, high, bound, word):
-    words = {name: name for name in ("below", "across", "above")}
-    assert wording.by_interval(low, high, bound, **words) == word
 
 
 @pytest.fixture

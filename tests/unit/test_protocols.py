@@ -169,14 +169,3 @@ def test_a_resample_that_leaves_nothing_to_read_is_not_a_perfect_model():
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
     nobody = protocols.loss(FALLING, FALLING.column("base"), head)(np.zeros(FALLING.n_documents))
     assert np.isnan(nobody)
-
-
-def test_a_lead_is_the_difference_of_two_improvements():
-    base, better = FALLING.column("base"), FALLING.column("base") * 0.7
-    head = protocols.loss(FALLING, base, Protocol(n_batches=1, domains=("a",)))
-    first = protocols.loss(FALLING, better, Protocol())
-    second = protocols.loss(FALLING, base, Protocol())
-    lead = protocols.lead_pct(FALLING, head, first, second).value
-    apart = [protocols.improvement_pct(FALLING, head, model).value for model in (first, second)]
-    assert lead == pytest.approx(apart[0] - apart[1])
-    assert lead > 0

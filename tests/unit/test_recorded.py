@@ -48,42 +48,22 @@ def test_a_missing_file_is_named(name, tmp_path, monkeypatch):
         recorded.fused()
 
 
-RECORDED = sorted((artifacts.data() / "recorded").glob("*/[0-9]*.json"))
-LEDGERS = sorted((artifacts.data() / "recorded").glob("*/ledger.json"))
-
-
-def kept_lines():
-    return {
+def test_every_recorded_run_is_in_the_history_with_a_reason():
+    kept = {
         (line.tier, line.chapter): line for line in recorded.history() if line.outcome == "kept"
     }
-
-
-def test_every_recorded_run_is_in_the_history_with_a_reason():
-    kept = kept_lines()
-    for path in RECORDED:
+    for path in sorted((artifacts.data() / "recorded").glob("*/[0-9]*.json")):
         run = json.loads(path.read_text("utf-8"))
-        # What was computed from a ledger was recorded with it, and is as old.
-        name = "ledger" if "recomputed_from" in run else run["chapter"]
-        assert kept[run["tier"], name].date == run["date"]
-    for path in LEDGERS:
-        about = json.loads(path.read_text("utf-8"))["about"]
-        assert kept[about["tier"], "ledger"].date == about["date"]
+        assert kept[run["tier"], run["chapter"]].date == run["date"]
 
 
 def test_the_history_says_what_was_never_run():
     told = {(line.tier, line.chapter) for line in recorded.history()}
-    with_ledger = {path.parent.name for path in LEDGERS}
-    found = {(path.parent.name, path.stem) for path in RECORDED}
-    names = chapters.names(artifacts.project_root())
     for tier in tiers.NAMES:
-        if tier == "ci":
-            continue
-        if not recorded.folder(tier).is_dir():
+        if tier != "ci" and not recorded.folder(tier).is_dir():
             assert (tier, "all chapters") in told
-        elif tier in with_ledger:
-            assert {(tier, name) for name in names} - found <= told
-        else:
-            assert {(tier, name) for name in names} <= told
+        elif tier != "ci":
+            assert {(tier, name) for name in chapters.names(artifacts.project_root())} <= told
 
 
 def test_a_line_of_the_history_without_a_reason_is_refused(tmp_path, monkeypatch):
@@ -119,22 +99,6 @@ def test_what_was_computed_from_a_recorded_ledger_is_kept_beside_it(built):
         recorded.keep_side("01_x", "laptop")
 
 
-def test_what_no_chapter_computed_any_more_is_kept_no_longer(built, monkeypatch):
-    monkeypatch.delenv(artifacts.KEPT_VARIABLE, raising=False)
-    artifacts.write_json(records.path("02_x", "ci"), {"tier": "ci", "records": {}, "sides": {}})
-    stale = artifacts.write_json(recorded.folder(tiers.PRETRAINED) / "02_x.json", {})
-    (path,) = recorded.keep_sides(["01_x", "02_x"])
-    assert path.stem == "01_x"
-    assert not stale.exists()
-
-
-def test_what_was_computed_from_another_ledger_is_not_kept(built, monkeypatch, tmp_path):
-    monkeypatch.setenv(artifacts.KEPT_VARIABLE, str(tmp_path))
-    with pytest.raises(ValueError, match="not recorded"):
-        recorded.keep_sides(["01_x"])
-    assert not recorded.folder(tiers.PRETRAINED).exists()
-
-
 def test_a_recorded_run_does_not_bring_what_it_computed_from_another_recording(built):
     recorded.keep("01_x", tiers.get("ci"), 3.2)
     kept = recorded.load("01_x", "ci")
@@ -158,28 +122,3 @@ def test_a_recorded_run_does_not_bring_what_it_computed_from_another_recording(b
 def test_runs_agree_where_they_are_printed_alike(built, change, problem):
     now = {"chapter": "01_x", "records": change}
     assert recorded.differences(now, built) == ([problem] if problem else [])
-
-
-def table(*rows, columns=("name", "loss")):
-    return {"columns": list(columns), "rows": [list(row) for row in rows]}
-
-
-@pytest.mark.parametrize(
-    ("now", "same"),
-    [
-        ({"losses": table(("code", 2.00000001), ("law", None))}, True),
-        ({"losses": table(("code", 2.001), ("law", None))}, False),
-        ({"losses": table(("code", 2.0), ("law", 1.0))}, False),
-        ({"losses": table(("code", 2.0))}, False),
-        ({"losses": table(("code", 2.0), ("law", None), columns=("name", "gain"))}, False),
-        ({}, False),
-    ],
-)
-def test_tables_agree_where_their_cells_are_printed_alike(now, same):
-    past = {
-        "chapter": "01_x",
-        "records": {},
-        "tables": {"losses": table(("code", 2), ("law", None))},
-    }
-    found = recorded.differences({"chapter": "01_x", "records": {}, "tables": now}, past)
-    assert found == ([] if same else ["01_x: table losses is not what it was"])

@@ -168,7 +168,6 @@ RECORDED = {
     "seed": 42,
     "date": "2026-12-01",
     "environment": {"torch": "2.13"},
-    "checkpoint": {"name": "a base", "where": "a hub", "revision": "9f"},
 }
 
 

@@ -155,30 +155,3 @@ def test_cross_fitting_judges_every_document_by_routers_that_did_not_see_it(tiny
     expected = evaluation.losses(texts.ledger, {"u": uniform}, "router").equal_weight("u")
     loss = router_comparison._joined(parts).equal_weight("one")
     assert loss == pytest.approx(float(expected), abs=1e-9)
-
-
-def test_ledgers_alone_give_what_cooperatives_give_for_routers_that_need_no_more(tiny):
-    fits = {name: FITS[name] for name in ("uniform", "evidence", "log-linear, slow and fast")}
-    whole = router_comparison.compare([tiny], fits)
-    parts = tuple(ledger.build(tiny, role) for role in router_comparison.ROLES)
-    found = router_comparison.compare_ledgers([parts], fits)
-    assert found.best == whole.best
-    assert found.taken == whole.taken
-    assert list(found.table.index) == list(whole.table.index)
-    numbers = whole.table.columns.drop("kind")
-    apart = found.table[numbers].astype(float) - whole.table[numbers].astype(float)
-    assert apart.abs().to_numpy().max() < 1e-9
-    twice = router_comparison.compare_ledgers([parts, parts], fits)
-    assert twice.table.loss.astype(float).to_numpy() == pytest.approx(
-        found.table.loss.astype(float).to_numpy()
-    )
-    assert twice.taken.endswith("and 2 seeds")
-
-
-def test_routers_of_a_ledger_need_neither_states_of_experts_nor_a_trunk(tiny):
-    texts = router_comparison.Texts(ledger.build(tiny, "router"))
-    few = texts.of(torch.arange(texts.ledger.n_documents) % 6 == 0)
-    assert (few.experts, few.trunk) == (None, None)
-    for name in router_comparison.OF_A_LEDGER:
-        gates = few.gates(router_comparison.FITS[name](few))
-        assert gates.shape == (len(few.ledger), 3), name

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import study
+import torch
 
 from kalavai_helpers import evaluation, gain_rules, losses, parallel, subsets
 from kalavai_helpers.corpora import RoleError
@@ -21,7 +22,15 @@ def _no_worker_processes(monkeypatch):
 
 @pytest.fixture(scope="module")
 def ledger():
-    return study.noisy_ledger(DOMAINS)
+    n = len(DOMAINS)
+    random = np.random.default_rng(0)
+    base = random.uniform(1.5, 5, n)
+    changes = random.uniform(-0.03, 0.1, (n, n))
+    changes[np.diag_indices(n)] = -random.uniform(0.05, 0.3, n)
+    found = study.ledger_of(np.vstack([base, base * (1 + changes)]), DOMAINS)
+    noise = torch.randn(found.log_probs.shape, generator=torch.Generator().manual_seed(0))
+    source = np.array([f"{name}-{k // 2}" for name in DOMAINS for k in range(study.N_DOCUMENTS)])
+    return replace(found, log_probs=found.log_probs - noise.abs(), source=source)
 
 
 def every(n: int) -> np.ndarray:
@@ -157,21 +166,3 @@ def test_an_interval_over_halves_is_one_over_specialists():
     assert (found.high - found.low) / 2 == pytest.approx(reach, rel=0.05)
     assert isinstance(found, losses.Estimate)
     assert found.units == 20
-
-
-def test_a_mean_over_specialists_is_of_what_halves_can_hold_and_every_size_counts_alike(ledger):
-    halves = subsets.halvings(len(DOMAINS), 20)
-    found = subsets.up_to_half(subsets.measure(ledger, every(len(DOMAINS))))
-    assert sorted(found.table["n"].unique()) == [2, 3]
-    assert list(found.members.sum(1)) == list(found.table["n"])
-    gains = found.table["gain"].to_numpy()
-    told = subsets.mean(found, halves, gains)
-    by_size = found.table.groupby("n")["gain"].mean()
-    assert told.value == pytest.approx(by_size.mean())
-    within = [~(found.members & ~half).any(1) for half in halves.reshape(-1, len(DOMAINS))]
-    means = [found.table[rows].groupby("n")["gain"].mean().mean() for rows in within]
-    assert (told.low, told.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
-    assert told.units == len(DOMAINS)
-    assert subsets.mean(found, halves, np.full(len(gains), 3.0)).row() == pytest.approx(
-        {"value": 3, "low": 3, "high": 3}
-    )
